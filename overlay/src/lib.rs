@@ -1,6 +1,14 @@
 //! The network's mind: pure state machines and packet functions.
 #![forbid(unsafe_code)]
 
+pub mod document;
+pub mod forward;
 pub mod id;
+pub mod locator;
 pub mod port;
+pub mod record;
+pub mod relay;
 pub mod timing;
+pub mod tunnel;
+pub mod verdict;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! Relaying: sealed packets of others, by channel. See [`server`].
+
+pub mod server;

@@ -1,0 +1,146 @@
+//! What two nodes tell each other inside the tunnel: IPv6/UDP between their key-derived addresses.
+//!
+//! Owns: [`Message`] and its encoding, `version (1) ‖ postcard`. The tunnel authenticates and orders against
+//! replay; nothing here is signed twice.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::{Candidate, Contact, Credential, Signed, Whereabouts};
+use crate::id::{NodeId, Subject};
+use crate::locator::Channel;
+
+/// UDP port of control messages, source and destination, at the key-derived addresses.
+pub const PORT: u16 = 51860;
+
+const VERSION: u8 = 1;
+
+/// Largest encoded message: an inner IPv6 packet of 1280 bytes (RFC 8200, section 5) less its headers.
+pub const MAX: usize = 1280 - 48;
+
+/// A message inside the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// "Do you hear me on this path?" Answered on the same path.
+    Probe {
+        /// Comes back.
+        token: u64,
+    },
+    /// "Yes, and I saw you there."
+    ProbeAck {
+        /// The probe's.
+        token: u64,
+        /// Where the probe came from; `None` through a relay.
+        seen: Option<SocketAddr>,
+    },
+    /// "Try me at these places: I am trying you now."
+    Candidates {
+        /// The sender's.
+        candidates: Vec<Candidate>,
+        /// Whether the receiver's own candidates are wanted in return.
+        answer: bool,
+    },
+    /// To a super peer: "Who holds this, and where?"
+    Lookup {
+        /// Comes back.
+        id: u32,
+        /// What is asked for.
+        subject: Subject,
+    },
+    /// What a super peer knows; nothing at all means that it found nobody.
+    LookupAnswer {
+        /// The look-up's.
+        id: u32,
+        /// Who.
+        credential: Option<Credential>,
+        /// Where.
+        whereabouts: Option<Signed<Whereabouts>>,
+    },
+    /// To a home: "Here I am: keep it, and put it into the directory."
+    Publish {
+        /// The sender's.
+        contact: Contact,
+    },
+    /// "Kept."
+    Published {
+        /// The whereabouts' sequence.
+        sequence: u64,
+    },
+    /// To a super peer: "Hand this to a node of yours, and open a channel to it."
+    Knock {
+        /// Whose door.
+        to: NodeId,
+        /// The channel the handshake will use.
+        channel: Channel,
+        /// Sealed to the addressee: the caller's contact.
+        sealed: Vec<u8>,
+    },
+    /// From a super peer: "Somebody knocks; what comes on this channel is theirs."
+    Knocked {
+        /// The channel.
+        channel: Channel,
+        /// As the caller sealed it.
+        sealed: Vec<u8>,
+    },
+    /// To a super peer: "Open this channel (again)."
+    Channel {
+        /// The channel.
+        channel: Channel,
+        /// The other end.
+        with: NodeId,
+    },
+    /// From a super peer: it cannot be done.
+    Refused {
+        /// The channel that was asked for.
+        channel: Channel,
+        /// Why.
+        why: Refusal,
+    },
+    /// To a login server: "Renew my passport."
+    Renew,
+    /// From a login server.
+    Renewed {
+        /// The new one.
+        credential: Credential,
+    },
+    /// To a super peer: "Which others do you know?" Answered by one [`Self::SuperPeer`] each.
+    SuperPeers,
+    /// "Here is one."
+    SuperPeer {
+        /// How to reach it.
+        contact: Contact,
+    },
+    /// "I am going down."
+    Bye,
+}
+
+/// Why a super peer does not do what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The other end has no tunnel with this super peer.
+    NotHere,
+    /// The sender has too many channels.
+    Quota,
+    /// The channel belongs to others.
+    Taken,
+}
+
+impl Message {
+    /// As it travels.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![VERSION]).expect("messages are plain data")
+    }
+
+    /// Read what came out of a tunnel; `None` if it is no message of this version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let [VERSION, body @ ..] = bytes else { return None };
+        if bytes.len() > MAX {
+            return None;
+        }
+        let (message, rest) = postcard::take_from_bytes(body).ok()?;
+        rest.is_empty().then_some(message)
+    }
+}
