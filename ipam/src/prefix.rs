@@ -43,7 +43,8 @@ pub enum PrefixError {
 }
 
 /// The prefix of a network whose creator named none: `10.x.0.0/16`, x derived from `network` and between 2 and 254,
-/// since 10.0 and 10.1 are what routers at home come with, and 10.255 is what people pick by hand.
+/// since 10.0 and 10.1 are what routers at home come with, and 10.255 is what people pick by hand. Before the genesis
+/// is written there is no network ID, since the genesis names the prefix: `network` is then the network's public key.
 #[must_use]
 pub fn default_prefix4(network: &[u8; 32]) -> Ipv4Network {
     let digest = crate::hash("frejus/1 prefix4", network);
