@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod packet;
 pub mod port;
 pub mod timing;
