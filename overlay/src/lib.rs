@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod backlog;
+pub mod code;
 pub mod document;
+pub mod enrolment;
 pub mod forward;
 pub mod id;
 pub mod limits;
