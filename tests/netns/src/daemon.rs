@@ -63,8 +63,8 @@ pub fn frejus(host: &Host, argv: &[&str]) -> Output {
 
 /// The last word of the line that carries a code.
 pub fn code_in(output: &str) -> Option<String> {
-    let words = output.lines().filter_map(|line| line.split_whitespace().last());
-    words.filter(|word| word.starts_with("frejus1")).last().map(str::to_owned)
+    let mut words = output.lines().filter_map(|line| line.split_whitespace().last());
+    words.rfind(|word| word.starts_with("frejus1")).map(str::to_owned)
 }
 
 /// Asserts that a verb failed as promised: one of these exit codes, and one line that says what to do.
@@ -219,7 +219,7 @@ impl Daemon {
     /// Waits until the path to the node `id` is of this kind; returns it, and how long that took.
     pub fn wait_path(&self, id: &str, kind: &str) -> (PeerPath, Duration) {
         let what = format!("{}: the path to {id} is `{kind}`", self.host.name);
-        wait_for_timed(&what, LIMIT, || self.path_to(id).filter(|path| path.kind == kind))
+        wait_for_timed(&what, LIMIT * 2, || self.path_to(id).filter(|path| path.kind == kind))
     }
 
     /// Resident memory in KiB.

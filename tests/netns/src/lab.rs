@@ -233,7 +233,8 @@ impl Lab {
     fn start_capture(&mut self) {
         let file = self.scratch.join("logs/wan.pcap");
         let file = file.to_string_lossy();
-        let argv = ["tcpdump", "-i", "br0", "-n", "-U", "-s", "200", "-Z", "root", "-w", &file];
+        let argv =
+            ["tcpdump", "--immediate-mode", "-i", "br0", "-n", "-U", "-s", "200", "-Z", "root", "-w", &file];
         let capture = self.wan().spawn("tcpdump", &argv);
         wait_for("tcpdump listens", std::time::Duration::from_secs(10), || {
             capture.stderr().contains("listening on")

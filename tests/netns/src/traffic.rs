@@ -152,7 +152,8 @@ impl Capture {
     pub fn start(host: &Host, device: &str) -> Self {
         let file = host.scratch.join(format!("{}-{device}.pcap", host.name));
         let path = file.to_string_lossy();
-        let argv = ["tcpdump", "-i", device, "-n", "-U", "-s", "0", "-Z", "root", "-w", &path];
+        let argv =
+            ["tcpdump", "--immediate-mode", "-i", device, "-n", "-U", "-s", "0", "-Z", "root", "-w", &path];
         let process = host.spawn(&format!("tcpdump-{device}"), &argv);
         wait_for("tcpdump listens", SOON, || process.stderr().contains("listening on"));
         Self { process, file }
