@@ -83,7 +83,10 @@ impl Daemon {
     /// `up --create NETWORK`; returns the first code with it.
     pub fn create(host: &Host, network: &str) -> (Self, String) {
         let daemon = Self::start(host, &["--create", network]);
-        let (code, _) = wait_for_timed("the first code", LIMIT, || code_in(&daemon.process.stdout()));
+        let (code, _) = wait_for_timed("the first code", LIMIT, || {
+            daemon.assert_running();
+            code_in(&daemon.process.stdout())
+        });
         (daemon, code)
     }
 
@@ -155,7 +158,10 @@ impl Daemon {
 
     /// Waits until `status` says `ready`; returns how long that took.
     pub fn wait_ready(&self) -> Duration {
-        wait_for(&format!("{} is ready", self.host.name), LIMIT, || self.is("ready"))
+        wait_for(&format!("{} is ready", self.host.name), LIMIT, || {
+            self.assert_running();
+            self.is("ready")
+        })
     }
 
     /// True when `status` says `state`.
@@ -228,6 +234,12 @@ impl Daemon {
         let status = status.unwrap_or_default();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+    }
+
+    /// Panics with the node's last words when it has ended, so that nobody waits for the dead.
+    fn assert_running(&self) {
+        let (out, err) = (self.process.stdout(), self.process.stderr());
+        assert!(!self.process.has_ended(), "{}: frejus has ended:\n{out}{err}", self.host.name);
     }
 
     fn node(&self) -> Value {

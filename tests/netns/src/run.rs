@@ -198,6 +198,13 @@ impl Process {
         self.ended.is_none()
     }
 
+    /// True once it has ended, also while nobody has waited for it yet.
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        self.ended.is_some() || matches!(state, None | Some('Z' | 'X'))
+    }
+
     /// Sends `signal` unless it has ended.
     pub fn signal(&mut self, signal: Signal) {
         if self.is_alive() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use frejus_netns::evidence;
 use frejus_netns::lab::{abandon, namespace_exists, sweep};
 use frejus_netns::run::TIMED_OUT;
-use frejus_netns::traffic::{DownloadSite, PingStream, round_trip_ms};
+use frejus_netns::traffic::{Capture, DownloadSite, PingStream, bytes, contains, round_trip_ms};
 use frejus_netns::wait::let_pass;
 use frejus_netns::{Host, Lab, Nat, NatClass, Quality, wait_for};
 
@@ -223,6 +223,25 @@ fn a_lossy_link_loses_about_what_it_says() {
     let report = stream.finish();
     let lost = 100 * (report.sent - report.received) / report.sent;
     assert!((20..55).contains(&lost), "20 % each way should lose 36 % of round trips: {lost} %");
+}
+
+#[test]
+fn pages_cross_over_both_families_and_a_capture_sees_them() {
+    const MARKER: &str = "a-marker-in-clear";
+    let Some(mut lab) = Lab::new("capture") else { return };
+    let (s, a) = (lab.public("s", "203.0.113.101"), lab.public("a", "203.0.113.102"));
+    for (host, last) in [(&s, 1), (&a, 2)] {
+        host.ok(&["ip", "addr", "add", &format!("fd00::{last}/64"), "dev", "eth0"]);
+    }
+    let before = bytes(&s, "eth0");
+    let capture = Capture::start(&s, "eth0");
+    for address in ["203.0.113.101", "fd00::1"] {
+        let site = DownloadSite::open(&s, address.parse().unwrap(), MARKER);
+        assert_eq!(site.fetch(&a), MARKER);
+    }
+    let seen = capture.finish();
+    assert!(contains(&seen, MARKER) && !contains(&seen, "another marker"));
+    assert!(bytes(&s, "eth0") > before + 2 * MARKER.len() as u64);
 }
 
 #[test]
