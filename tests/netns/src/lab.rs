@@ -115,7 +115,7 @@ impl Lab {
         let router = self.namespace(&format!("router-{name}"), own, own);
         self.attach(&router, "wan0", quality);
         router.sh("ip link add lan0 type bridge mcast_snooping 0; ip link set lan0 up");
-        router.ok(&[&["sysctl", "-qw"], nat.settings().as_slice()].concat());
+        router.sh(&format!("sysctl -qw {}", nat.settings().join(" ")));
         router.sh(&format!("ip addr add {own}/24 dev wan0"));
         let lan = [192, 168, n];
         let inside = if nat.class.translates() {
@@ -144,6 +144,7 @@ impl Lab {
     /// A further host in the home of `of`, on the same LAN.
     pub fn neighbour(&mut self, of: &Host, name: &str) -> Host {
         let home = self.homes.iter_mut().find(|home| home.host == of.name).expect("`of` is a home's host");
+        assert_ne!(of.local, of.public, "a home without translation has one address, for one host");
         home.members += 1;
         let [x, y, z] = home.lan;
         let (router, local) = (home.router.clone(), Ipv4Addr::new(x, y, z, 1 + home.members));
@@ -174,6 +175,22 @@ impl Lab {
     /// Undoes [`Lab::blackout`].
     pub fn light(&self, host: &Host) {
         self.wan().nft(&format!("delete element bridge lab dark {{ {} }}\n", host.public));
+    }
+
+    /// The home's router forgets every mapping and every open door, as after a power cut.
+    pub fn reboot_router(&self, of: &Host) {
+        let router = self.router(of);
+        router.sh("conntrack -F; nft list maps | grep -q eim && nft flush map ip boxnat eim || true");
+        router.sh("nft list sets | grep -q spoken && nft flush set ip boxfilter spoken || true");
+    }
+
+    /// The home's provider gives its router another public address; only for recipes that masquerade.
+    pub fn readdress(&self, of: &Host, address: Ipv4Addr) {
+        let router = self.router(of);
+        let rules = router.ok(&["nft", "list", "ruleset"]);
+        assert!(rules.contains("masquerade"), "this recipe names its address:\n{rules}");
+        let old = of.public;
+        router.sh(&format!("ip addr del {old}/24 dev wan0; ip addr add {address}/24 dev wan0; conntrack -F"));
     }
 
     /// Ends the capture on the bridge; before throughput is measured.

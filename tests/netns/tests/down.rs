@@ -1,7 +1,7 @@
 //! What a node leaves on its host: nothing, however it ended.
 
-use frejus_netns::daemon::state_of;
-use frejus_netns::scene::founder;
+use frejus_netns::daemon::{frejus, state_of, text};
+use frejus_netns::scene::{first_ping, founder};
 use frejus_netns::{Daemon, Host, Lab, NatClass};
 
 /// Everything of a host that a network tool can change.
@@ -55,4 +55,22 @@ fn down_sigterm_and_kill_leave_nothing() {
     a.restart();
     a.wait_ready();
     assert_eq!(a.id(), id, "and the node is still itself");
+}
+
+#[test]
+fn a_detached_node_is_ready_when_the_command_returns() {
+    let Some(mut lab) = Lab::new("detach") else { return };
+    let (s, code) = founder(&mut lab);
+    let host = lab.home("a", NatClass::PortRestricted);
+    let before = belongings(&host);
+    let state = state_of(&host);
+    let verb = |argv: &[&str]| frejus(&host, &[argv, &["--state", text(&state)]].concat());
+    let up = verb(&["up", "--join", &code, "--detach"]);
+    assert_eq!(up.code, 0, "{up}");
+    let ready = verb(&["status", "--check", "ready"]);
+    assert_eq!(ready.code, 0, "{ready}");
+    first_ping(&host, &s.ipv4().to_string());
+    let down = verb(&["down"]);
+    assert_eq!(down.code, 0, "{down}");
+    assert_eq!(belongings(&host), before, "after `down`");
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use frejus_netns::daemon::LIMIT;
-use frejus_netns::scene::first_ping;
+use frejus_netns::scene::{first_ping, join_by_file};
 use frejus_netns::traffic::{PingStream, bytes, round_trip_ms};
 use frejus_netns::wait::let_pass;
 use frejus_netns::{Host, Lab, NatClass, Process, Quality, Scene, ability, wait_for};
@@ -17,7 +17,8 @@ const RUN: &str = "5";
 #[test]
 fn delays_on_slow_links() {
     let nats = [NatClass::PortRestricted.into(); 2];
-    let Some(scene) = Scene::homes("figures_delay", nats, Quality::delayed(LINK_MS)) else { return };
+    let Some(mut scene) = Scene::homes("figures_delay", nats, Quality::delayed(LINK_MS)) else { return };
+    let c_host = scene.lab.home_with("c", NatClass::PortRestricted, Quality::delayed(LINK_MS));
     let Scene { s, a, b, .. } = &scene;
     eprintln!("enrolment and first readiness: {:?} (target 2 s)", scene.a_joined_in);
     let cold = round_trip_ms(&first_ping(&a.host, &b.ipv4().to_string()));
@@ -32,11 +33,11 @@ fn delays_on_slow_links() {
     stream.wait_replies(20, LIMIT);
     eprintln!("meanwhile: {:?}", stream.finish());
 
-    let warm = round_trip_ms(&first_ping(&b.host, &s.ipv4().to_string()));
-    eprintln!(
-        "first packet to the home super peer: {warm} ms, {:.1} of its round trips",
-        warm / (base / 2.0)
-    );
+    let c = join_by_file(&c_host, &s.invite(1));
+    c.wait_ready();
+    a.json(&["resolve", &c.ipv4().to_string()]);
+    let warm = round_trip_ms(&first_ping(&a.host, &c.ipv4().to_string()));
+    eprintln!("first packet, whereabouts cached: {warm} ms, {:.1} round trips (target 2)", warm / base);
 }
 
 #[test]

@@ -169,6 +169,26 @@ fn fast_expiry_forgets_a_mapping_within_four_seconds() {
 }
 
 #[test]
+fn a_rebooted_router_has_forgotten_and_a_readdressed_one_is_seen_elsewhere() {
+    for class in [NatClass::FullCone, NatClass::AddressRestricted, NatClass::PortRestricted] {
+        let Some(mut lab) = Lab::new("reboot") else { return };
+        let (_hosts, [server, ..]) = servers(&mut lab);
+        let home = lab.home("a", class);
+        let caller = home.udp(home.local, 7000);
+        let mapping = seen_at(&caller, &server);
+        server.send_to(b"before", mapping).unwrap();
+        assert_eq!(heard(&caller).len(), 1, "{class:?}");
+        lab.reboot_router(&home);
+        server.send_to(b"after", mapping).unwrap();
+        assert_eq!(heard(&caller), [], "{class:?}: the way in was forgotten");
+        if class == NatClass::PortRestricted {
+            lab.readdress(&home, Ipv4Addr::new(203, 0, 113, 150));
+            assert_eq!(seen_at(&caller, &server), "203.0.113.150:7000".parse().unwrap());
+        }
+    }
+}
+
+#[test]
 fn neighbours_of_one_home_share_its_address() {
     let Some(mut lab) = Lab::new("neighbours") else { return };
     let (_hosts, [server, ..]) = servers(&mut lab);
