@@ -104,7 +104,7 @@ impl Node {
             resolver: Resolver::new(config.network.clone(), first_id),
             homes: Homes::new(&config.known, &config.network, me.passport.node, now),
             presence: Presence::new(config.advertise, config.directory_port, now.instant),
-            served: Served::default(),
+            served: Served::new(now.instant),
             channels: Channels::new(config.relay_rate),
             login: config.login,
             network: config.network,
@@ -216,7 +216,7 @@ impl Node {
             Some(self.homes.poll_timeout()),
             Some(self.presence.poll_timeout()),
             self.requests.poll_timeout(),
-            self.served.poll_timeout(),
+            Some(self.served.poll_timeout()),
         ]
         .into_iter()
         .flatten()
@@ -237,6 +237,7 @@ impl Node {
                 resolver::Output::Done { subject, found } => self.on_resolved(&subject, found),
             }
         }
+        self.announce_ready();
         for node in std::mem::take(&mut self.touched) {
             self.rearm(node);
         }
@@ -289,7 +290,7 @@ impl Node {
     }
 
     fn drop(&self, reason: Drop) {
-        self.counters.drop(reason);
+        Counters::drop(&self.counters, reason);
     }
 
     fn is_super_peer(&self) -> bool {

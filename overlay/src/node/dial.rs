@@ -144,7 +144,9 @@ impl Node {
 
     /// All ways to a node. Homes of it that we have no tunnel with are dialled; once they answer, this is asked again.
     fn ways(&mut self, node: NodeId) -> Vec<Way> {
-        let Some(place) = self.peers.get(&node).and_then(|peer| peer.place.clone()) else { return Vec::new() };
+        let Some(place) = self.peers.get(&node).and_then(|peer| peer.place.clone()) else {
+            return Vec::new();
+        };
         let is_super_peer = place.passport.roles.includes(Roles::SUPER_PEER);
         let doors = place.whereabouts.candidates.iter().filter(|c| c.kind != CandidateKind::Relay);
         let doors: Vec<SocketAddr> = doors.map(|candidate| candidate.at).take(MAX_DOORS).collect();
@@ -152,7 +154,8 @@ impl Node {
             return doors.into_iter().map(Way::Straight).collect();
         }
         let mut ways: Vec<Way> = Vec::new();
-        for home in place.whereabouts.homes.iter().filter(|home| **home != self.me.passport.node) {
+        let me = self.me.passport.node;
+        for home in place.whereabouts.homes.iter().filter(|home| **home != me) {
             match self.peers.get(home).filter(|home| home.has_session()).and_then(Peer::direct_remote) {
                 Some(relay) => ways.push(Way::Through(*home, relay)),
                 None => self.reach(*home),

@@ -99,8 +99,10 @@ impl Homes {
         {
             return false;
         }
-        let moved =
-            self.known.get(&node).is_none_or(|old| old.whereabouts.candidates != place.whereabouts.candidates);
+        let moved = self
+            .known
+            .get(&node)
+            .is_none_or(|old| old.whereabouts.candidates != place.whereabouts.candidates);
         self.known.insert(node, place);
         moved
     }

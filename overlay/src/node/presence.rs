@@ -122,10 +122,13 @@ impl Presence {
 
     pub(super) fn handle_reply(&mut self, reply: &Reply) {
         match reply {
-            Reply::State { server, peers } => (self.directory_server, self.directory_peers) = (*server, *peers),
+            Reply::State { server, peers } => {
+                (self.directory_server, self.directory_peers) = (*server, *peers)
+            }
             Reply::Finished { id, ok } => {
                 if let Some(lease) = self.publishing.remove(id) {
-                    let flag = if lease { &mut self.lease_published } else { &mut self.whereabouts_published };
+                    let flag =
+                        if lease { &mut self.lease_published } else { &mut self.whereabouts_published };
                     *flag = *flag || *ok;
                 }
             }
@@ -170,8 +173,9 @@ impl Presence {
     fn directory(&self) -> Vec<SocketAddr> {
         let hosts = self.candidates.iter().filter(|candidate| candidate.kind == CandidateKind::Host);
         let port = self.directory_port;
-        let (public, private): (Vec<SocketAddr>, Vec<SocketAddr>) =
-            hosts.map(|candidate| SocketAddr::new(candidate.at.ip(), port)).partition(|at| is_public(at.ip()));
+        let (public, private): (Vec<SocketAddr>, Vec<SocketAddr>) = hosts
+            .map(|candidate| SocketAddr::new(candidate.at.ip(), port))
+            .partition(|at| is_public(at.ip()));
         let chosen = if public.is_empty() { private } else { public };
         chosen.into_iter().take(Whereabouts::MAX_HOMES).collect()
     }
@@ -310,7 +314,8 @@ impl Node {
         let Ok(member) = credential.verify(&self.network, self.now.unix) else {
             return self.drop(crate::verdict::Drop::BadDocument);
         };
-        if member.passport.node != self.me.passport.node || member.passport.serial <= self.me.passport.serial {
+        if member.passport.node != self.me.passport.node || member.passport.serial <= self.me.passport.serial
+        {
             return;
         }
         let until = member.passport.not_after;

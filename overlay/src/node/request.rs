@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Answer, Failed, Invitation, Node, Output, Request, RequestId, Resolution, Source};
+use rand_core::Rng;
+
+use super::{Answer, Failed, Invitation, Node, Output, Persist, Request, RequestId, Resolution, Source};
 use crate::code::{Code, Door};
 use crate::document::CandidateKind;
 use crate::id::{NodeId, Subject};
@@ -12,9 +14,6 @@ use crate::peer::Ping;
 use crate::resolver::{Found, Known};
 use crate::timing::Instant;
 use crate::wire::control::Message;
-use rand_core::Rng;
-
-use super::Persist;
 
 /// Characters of a node ID that are enough to name it.
 const MIN_PREFIX: usize = 8;
@@ -52,7 +51,8 @@ impl Node {
             }
             Request::Resolve { query } => self.find(id, query, Wanted::Resolution),
             Request::Invite(invitation) => {
-                let answer = self.invite(&invitation).map_or_else(Answer::Failed, |code| Answer::Invited { code });
+                let answer =
+                    self.invite(&invitation).map_or_else(Answer::Failed, |code| Answer::Invited { code });
                 self.answer(id, answer);
             }
             Request::Stop => {
@@ -102,7 +102,10 @@ impl Node {
                 return Ok(Subject::Node(self.me.passport.node));
             }
             return self.subject_of(address).ok_or_else(|| {
-                Failed::Senseless(format!("{address} is not an address of network {}", self.network.genesis.name))
+                Failed::Senseless(format!(
+                    "{address} is not an address of network {}",
+                    self.network.genesis.name
+                ))
             });
         }
         if let Ok(node) = text.parse::<NodeId>() {
@@ -239,7 +242,6 @@ impl Node {
                 self.fail(id, Failed::TimedOut(text));
             }
         }
-        self.announce_ready();
     }
 
     fn invite(&mut self, invitation: &Invitation) -> Result<String, Failed> {
@@ -257,6 +259,6 @@ impl Node {
             doors: vec![Door { tunnel_key: self.crypto.public(), addresses }],
             expires: self.now.unix + invitation.life,
         };
-        Ok(code.to_string())
+        Ok(code.reveal())
     }
 }

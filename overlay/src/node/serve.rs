@@ -21,16 +21,20 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Super peers told of at once.
 const INTRODUCTIONS: usize = 8;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Served {
     /// Whose passport was put into the directory, of which serial, and when.
     leases: BTreeMap<NodeId, (u64, Instant)>,
-    sweep: Option<Instant>,
+    sweep: Instant,
     next_command: u64,
 }
 
 impl Served {
-    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { leases: BTreeMap::new(), sweep: now + SWEEP, next_command: 0 }
+    }
+
+    pub(super) const fn poll_timeout(&self) -> Instant {
         self.sweep
     }
 }
@@ -38,9 +42,12 @@ impl Served {
 impl Node {
     pub(super) fn on_served_timeout(&mut self) {
         let now = self.now.instant;
-        if self.served.sweep.is_some_and(|at| at <= now) {
+        if self.served.sweep <= now {
             self.table_stale |= self.channels.expire(now);
-            self.served.sweep = Some(now + SWEEP);
+            let unix = self.now.unix;
+            let expired = self.login.as_mut().map(|login| login.expire(unix)).unwrap_or_default();
+            self.outputs.extend(expired.into_iter().map(|entry| Output::Persist(Persist::Ledger(entry))));
+            self.served.sweep = now + SWEEP;
         }
     }
 
@@ -159,7 +166,6 @@ impl Node {
     /// Open or renew a channel, or say why not.
     fn open_channel(&mut self, channel: Channel, by: NodeId, with: NodeId) -> bool {
         let now = self.now.instant;
-        self.served.sweep.get_or_insert(now + SWEEP);
         match self.channels.open(channel, by, with, now) {
             Ok(changed) => self.table_stale |= changed,
             Err(why) => {
@@ -198,8 +204,14 @@ impl Node {
     pub(super) fn on_enrol(&mut self, from: Locator, sealed: &[u8], frame_length: usize) {
         let contact = self.presence.contact().clone();
         let Some(login) = &mut self.login else { return self.drop(Drop::UnknownFrame) };
-        let answer =
-            crate::enrolment::answer(login, &self.genesis, &contact, sealed, self.crypto.as_mut(), self.now.unix);
+        let answer = crate::enrolment::answer(
+            login,
+            &self.genesis,
+            &contact,
+            sealed,
+            self.crypto.as_mut(),
+            self.now.unix,
+        );
         let Some((bytes, entries)) = answer else { return self.drop(Drop::NotAuthentic) };
         debug_assert!(bytes.len() <= frame_length, "no answer is larger than its question");
         self.outputs.extend(entries.into_iter().map(|entry| Output::Persist(Persist::Ledger(entry))));

@@ -60,7 +60,11 @@ impl Node {
     /// Every peer with a tunnel.
     #[must_use]
     pub fn peers(&self, now: Now) -> Vec<PeerView> {
-        self.peers.values().filter(|peer| peer.path().is_some()).map(|peer| self.peer_view(peer, now)).collect()
+        self.peers
+            .values()
+            .filter(|peer| peer.path().is_some())
+            .map(|peer| self.peer_view(peer, now))
+            .collect()
     }
 
     fn peer_view(&self, peer: &Peer, now: Now) -> PeerView {
