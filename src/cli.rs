@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::Client;
@@ -29,16 +30,40 @@ use arguments::{Arguments, Verb};
 /// The program: reads its arguments, does what they say, prints a failure as one line.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Prints help and wrong usage, and exits with 2 for the latter.
-    let arguments = Arguments::parse();
-    log(arguments.common.verbose);
-    match run(arguments) {
+    let done = match Arguments::try_parse() {
+        Ok(arguments) => {
+            log(arguments.common.verbose);
+            run(arguments)
+        }
+        // Help and version are no errors; without a verb, help says more than a line could.
+        Err(error) if !error.use_stderr() || error.kind() == MISSING_VERB => error.exit(),
+        Err(error) => Err(wrong_usage(&error.render().to_string())),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             screen::say(format_args!("frejus: {failure}"));
             failure.code.into()
         }
     }
+}
+
+const MISSING_VERB: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
+/// Clap's paragraphs (what is wrong, tips, usage) as one line: what is wrong, and the tip or the help to read.
+fn wrong_usage(rendered: &str) -> Failure {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = rendered.split("\n\n");
+    let what = words(paragraphs.next().unwrap_or_default());
+    let what = what.strip_prefix("error: ").unwrap_or(&what).to_owned();
+    let rest: Vec<String> = paragraphs.map(words).collect();
+    let tip = rest.iter().find_map(|paragraph| paragraph.strip_prefix("tip: "));
+    let usage = rest.iter().find_map(|paragraph| paragraph.strip_prefix("Usage: frejus "));
+    let verb =
+        usage.and_then(|usage| usage.split(' ').next()).filter(|word| word.starts_with(char::is_alphabetic));
+    let help =
+        verb.map_or_else(|| "see frejus --help".to_owned(), |verb| format!("see frejus {verb} --help"));
+    Failure::usage(what, tip.map_or(help, str::to_owned))
 }
 
 /// Logs go to standard error; `FREJUS_LOG` goes before what `-v` says.
@@ -89,6 +114,27 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line_too() {
+        for (line, failure) in [
+            ("ping", "the following required arguments were not provided: <PEER>: see frejus ping --help"),
+            ("pong", "unrecognized subcommand 'pong': a similar subcommand exists: 'ping'"),
+            ("peers extra", "unexpected argument 'extra' found: see frejus peers --help"),
+            (
+                "up --listen 51860",
+                "invalid value '51860' for '--listen <ADDR:PORT>': invalid socket address syntax: see frejus --help",
+            ),
+            (
+                "up --create a --join b",
+                "the argument '--create <NETWORK>' cannot be used with '--join <CODE>': see frejus up --help",
+            ),
+        ] {
+            let words = std::iter::once("frejus").chain(line.split(' '));
+            let error = Arguments::try_parse_from(words).unwrap_err();
+            assert_eq!(wrong_usage(&error.render().to_string()).to_string(), failure);
+        }
     }
 
     #[test]

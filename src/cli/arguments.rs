@@ -20,7 +20,8 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
-const START: &str = "\
+/// What a newcomer is told first.
+pub(super) const START: &str = "\
 A network out of two commands:
   on a machine with a public address   frejus up --create mymed
   on every other one                   frejus up --join CODE
@@ -42,7 +43,7 @@ pub struct Arguments {
 
 /// What goes with every verb.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Which node")]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Common {
     /// The network, where this machine is in several
     #[arg(short, long, global = true, value_name = "NETWORK", value_parser = options::label)]
@@ -58,7 +59,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Log more, on standard error; twice: even more
-    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Options")]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 }
 
@@ -131,7 +132,7 @@ pub struct Up {
     #[arg(long, value_name = "NETWORK", conflicts_with_all = ["join", "network"], value_parser = options::label)]
     pub create: Option<String>,
     /// Join with this code first: the code itself, - for standard input, or @FILE
-    #[arg(long, value_name = "CODE", hide_possible_values = true)]
+    #[arg(long, value_name = "CODE")]
     pub join: Option<String>,
     /// This node's name, with --create or --join [default: the host name]
     #[arg(long, value_parser = options::label)]

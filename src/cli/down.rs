@@ -21,7 +21,7 @@ pub(super) fn run(socket: &Path) -> Result<(), Failure> {
         let step = match client.pid() {
             Ok(pid) => {
                 process = pid.or(process);
-                client.down()
+                if asked { Ok(()) } else { client.down() }
             }
             Err(failure) => Err(failure),
         };

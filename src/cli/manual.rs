@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use clap_mangen::roff::{Roff, bold, roman};
 use clap_mangen::{Man, generate_to};
 
-use super::arguments::{Arguments, Completions, Output};
+use super::arguments::{Arguments, Completions, Output, START};
 use super::screen;
 use crate::failure::{ExitCode, Failure};
 use crate::report::SCHEMA;
@@ -52,10 +52,10 @@ fn front_page() -> std::io::Result<Vec<u8>> {
     man.render_subcommands_section(&mut page)?;
     man.render_options_section(&mut page)?;
     let mut more = Roff::new();
+    more.control("SH", ["EXAMPLES"]).control("nf", []).text([roman(START)]).control("fi", []);
     definitions(&mut more, "EXIT STATUS", ExitCode::TABLE.map(|(code, what)| (code.to_string(), what)));
     definitions(&mut more, "FILES", FILES.map(|(file, what)| (file.to_owned(), what)));
     definitions(&mut more, "ENVIRONMENT", ENVIRONMENT.map(|(name, what)| (name.to_owned(), what)));
-    man.render_extra_section(&mut page)?;
     more.to_writer(&mut page)?;
     man.render_version_section(&mut page)?;
     Ok(page)
