@@ -58,6 +58,11 @@ impl Admission {
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.places.remove(peer);
     }
+
+    /// Keeps the places of `members` only.
+    pub(super) fn retain(&mut self, members: impl Fn(&PeerId) -> bool) {
+        self.places.retain(|peer, _| members(peer));
+    }
 }
 
 /// Of the addresses that a node claims, those that can be true for one whose connection comes from `seen`: plain

@@ -28,6 +28,11 @@ impl Lookup {
         Self { id, key, seen: HashSet::new(), newest: None }
     }
 
+    /// Whether this very value was reported already.
+    pub(super) fn has_seen(&self, value: &[u8]) -> bool {
+        self.seen.contains(value)
+    }
+
     /// Notes a valid value; whether it is to be reported.
     pub(super) fn note(&mut self, value: &[u8], sequence: u64) -> bool {
         let newer = self.newest.is_none_or(|newest| sequence > newest);

@@ -3,7 +3,7 @@
 //! Owns the routing table's membership (with [`Admission`]) and the way back after an outage (with
 //! [`Neighbours`]). Never waits for anything but the next command, event or deadline.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use super::neighbours::Neighbours;
 use super::queries::{Lookup, Publication, Queries};
 use super::{DirectoryConfig, Replies, Transports, naming, store};
 
-/// How often expired records are swept out; they are not handed out in the meantime either.
+/// How often what has expired is swept out; it is not handed out in the meantime either.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// Everything that the running directory knows.
@@ -80,7 +80,7 @@ impl Task {
                 },
                 event = self.swarm.select_next_some() => self.handle_event(event),
                 () = until(due), if due.is_some() => self.dial_neighbours(),
-                _ = sweep.tick() => self.kad().store_mut().sweep(Instant::now()),
+                _ = sweep.tick() => self.sweep(),
             }
         }
     }
@@ -184,7 +184,6 @@ impl Task {
             if addresses.is_empty() {
                 continue;
             }
-            self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
             self.neighbours.name(peer, addresses.clone());
             self.insert(peer, addresses);
         }
@@ -216,10 +215,11 @@ impl Task {
                     self.admit(peer, ip, vec![address]);
                 }
             }
-            kad::Event::RoutingUpdated { old_peer, .. } => {
+            kad::Event::RoutingUpdated { peer, addresses, old_peer, .. } => {
                 if let Some(old) = old_peer {
                     self.admission.forget(&old);
                 }
+                self.settle(peer, addresses.first());
                 self.changed = true;
             }
             kad::Event::ModeChanged { .. } => self.changed = true,
@@ -312,6 +312,26 @@ impl Task {
         }
     }
 
+    /// Makes sure that whoever is in the table has a place: a node may have waited long for a full bucket.
+    fn settle(&mut self, peer: PeerId, address: &Multiaddr) {
+        let named = self.neighbours.is_named(&peer);
+        let ip = self.remotes.get(&peer).copied().or_else(|| naming::ip_of(address));
+        if !ip.is_some_and(|ip| self.admission.admit(peer, ip, named)) {
+            self.remove(&peer);
+        }
+    }
+
+    /// Drops expired records, and the places of nodes that have left the table or never got in.
+    fn sweep(&mut self) {
+        self.kad().store_mut().sweep(Instant::now());
+        let members: HashSet<PeerId> = self
+            .kad()
+            .kbuckets()
+            .flat_map(|bucket| bucket.iter().map(|entry| *entry.node.key.preimage()).collect::<Vec<_>>())
+            .collect();
+        self.admission.retain(|peer| members.contains(peer));
+    }
+
     /// Adds addresses up to the bound; `false` if the node is not in the table afterwards.
     fn insert(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
         let room = ADDRESSES_PER_NODE.saturating_sub(self.known_addresses(&peer));
@@ -376,8 +396,12 @@ impl Task {
 
     // --- replies ------------------------------------------------------------------------------------------
 
-    /// Reports a value that passes the check, once.
+    /// Reports a value that passes the check, once. Most answers of a walk are copies of one record, and a check
+    /// costs signatures.
     fn offer(&mut self, lookup: &mut Lookup, value: Vec<u8>) {
+        if lookup.has_seen(&value) {
+            return;
+        }
         let check = self.kad().store_mut().check().clone();
         match store::verify(&check, &lookup.key, &value) {
             Ok(checked) if lookup.note(&value, checked.sequence) => {
