@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc as ended;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use frejus_overlay::id::{NetworkId, RecordKey};
 use frejus_overlay::port::{Command, Reply};
@@ -33,6 +33,9 @@ const COMMANDS: usize = 1024;
 
 /// How long [`DirectoryHandle::stop`] waits for the directory to let go of its sockets.
 const STOPPING: Duration = Duration::from_secs(5);
+
+/// How often it looks whether they are gone.
+const DRAINING: Duration = Duration::from_millis(20);
 
 /// What a record's check found out about a valid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +166,7 @@ impl Directory {
             task.run(queue).await;
             drop(alive);
         });
-        Ok(DirectoryHandle { commands, ended, listening })
+        Ok(DirectoryHandle { commands, ended, listening, transports: config.transports })
     }
 }
 
@@ -174,6 +177,7 @@ pub struct DirectoryHandle {
     /// Nothing is ever sent: the other end is dropped with the task.
     ended: ended::Receiver<()>,
     listening: Vec<SocketAddr>,
+    transports: Transports,
 }
 
 impl DirectoryHandle {
@@ -189,12 +193,17 @@ impl DirectoryHandle {
         &self.listening
     }
 
-    /// Ends the directory and waits until its listeners are closed, for at most five seconds.
+    /// Ends the directory and waits until its ports are free again, for at most five seconds.
     ///
     /// Blocks: not for use on the directory's own runtime.
     pub fn stop(self) {
         drop(self.commands);
+        let deadline = Instant::now() + STOPPING;
         // The only answer is the disconnection; a time-out leaves the rest to the runtime's own end.
         let _ = self.ended.recv_timeout(STOPPING);
+        // QUIC holds its socket until the closed connections have drained (RFC 9000, section 10.2).
+        while listen::reserve(&self.listening, self.transports).is_err() && Instant::now() < deadline {
+            std::thread::sleep(DRAINING);
+        }
     }
 }

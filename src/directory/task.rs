@@ -11,7 +11,6 @@ use frejus_overlay::id::{NodeId, RecordKey};
 use frejus_overlay::port::{Command, CommandId, Reply};
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
-use libp2p::kad::store::RecordStore;
 use libp2p::kad::{
     self, GetRecordOk, GetRecordResult, InboundRequest, Mode, PutRecordError, PutRecordResult, QueryId,
     QueryResult, Quorum, Record, RoutingUpdate,
@@ -131,20 +130,15 @@ impl Task {
     // --- commands -----------------------------------------------------------------------------------------
 
     fn look_up(&mut self, id: CommandId, key: RecordKey) {
-        let mut lookup = Lookup::new(id, key);
-        let kad_key = store::kad_key(&key);
-        let own = self.kad().store_mut().get(&kad_key).map(|record| record.value.clone());
-        if let Some(value) = own {
-            self.offer(&mut lookup, value);
-        }
         if self.queries.is_full() {
             tracing::debug!(id, "too many queries under way");
-            self.reply(Reply::Finished { id, ok: lookup.found() });
+            self.reply(Reply::Finished { id, ok: false });
             return;
         }
         self.enter_table();
-        let query = self.kad().get_record(kad_key);
-        self.queries.lookups.insert(query, lookup);
+        // A record of our own comes back as the query's first answer, before anybody is asked.
+        let query = self.kad().get_record(store::kad_key(&key));
+        self.queries.lookups.insert(query, Lookup::new(id, key));
     }
 
     fn publish(&mut self, id: CommandId, key: RecordKey, value: Vec<u8>, life: Duration) {
