@@ -10,7 +10,7 @@ use stun_codec::rfc5389::Attribute;
 use stun_codec::rfc5389::attributes::{ErrorCode, MappedAddress, UnknownAttributes, XorMappedAddress};
 use stun_codec::rfc5389::errors::UnknownAttribute;
 use stun_codec::rfc5389::methods::BINDING;
-use stun_codec::{AttributeType, Message, MessageClass, MessageDecoder, MessageEncoder};
+use stun_codec::{Attribute as _, AttributeType, Message, MessageClass, MessageDecoder, MessageEncoder};
 
 /// Longer requests have nothing to say to us: RFC 8489, section 6.1, keeps a message below 548 bytes over IPv4.
 const MAX_REQUEST: usize = 548;
@@ -65,7 +65,7 @@ fn refuse(request: &Message<Attribute>, unknown: Vec<AttributeType>) -> Option<V
     if unknown.len() > MAX_NAMED {
         return None;
     }
-    let mut answer = Message::new(MessageClass::ErrorResponse, BINDING, request.transaction_id());
+    let mut answer = Message::<Attribute>::new(MessageClass::ErrorResponse, BINDING, request.transaction_id());
     answer.add_attribute(ErrorCode::from(UnknownAttribute));
     answer.add_attribute(UnknownAttributes::new(unknown));
     MessageEncoder::new().encode_into_bytes(answer).ok()
