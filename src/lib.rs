@@ -1,4 +1,4 @@
-//! The daemon and the command line.
+//! The daemon and the command line: everything that touches the world.
 
 pub mod api;
 pub mod cli;
@@ -9,19 +9,15 @@ pub mod control;
 pub mod daemon;
 pub mod directory;
 pub mod failure;
-pub mod forward;
 pub mod founding;
 pub mod joining;
 pub mod ledger;
 pub mod limiter;
-pub mod netlink;
 pub mod options;
 pub mod paths_on_disk;
 pub mod question;
 pub mod report;
-pub mod seal;
+mod seal;
 pub mod state;
 pub mod stun;
-pub mod tun;
-pub mod udp;
 pub mod wireguard;
