@@ -13,6 +13,7 @@ pub mod founding;
 pub mod joining;
 pub mod ledger;
 pub mod limiter;
+pub mod netlink;
 pub mod options;
 pub mod paths_on_disk;
 pub mod question;

@@ -52,7 +52,8 @@ pub fn respond(datagram: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
         return refuse(&request, unknown);
     }
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let mut answer = Message::new(MessageClass::SuccessResponse, BINDING, request.transaction_id());
+    let mut answer =
+        Message::<Attribute>::new(MessageClass::SuccessResponse, BINDING, request.transaction_id());
     answer.add_attribute(XorMappedAddress::new(from));
     if old_style && matches!(from.ip(), IpAddr::V4(_)) {
         answer.add_attribute(MappedAddress::new(from));
@@ -65,7 +66,8 @@ fn refuse(request: &Message<Attribute>, unknown: Vec<AttributeType>) -> Option<V
     if unknown.len() > MAX_NAMED {
         return None;
     }
-    let mut answer = Message::<Attribute>::new(MessageClass::ErrorResponse, BINDING, request.transaction_id());
+    let mut answer =
+        Message::<Attribute>::new(MessageClass::ErrorResponse, BINDING, request.transaction_id());
     answer.add_attribute(ErrorCode::from(UnknownAttribute));
     answer.add_attribute(UnknownAttributes::new(unknown));
     MessageEncoder::new().encode_into_bytes(answer).ok()
@@ -147,7 +149,8 @@ mod tests {
         let server = std::thread::spawn(move || {
             let mut buffer = [0; 2000];
             let (len, from) = socket.recv_from(&mut buffer).ok()?;
-            let classified = frejus_overlay::wire::classify(&buffer[..len]) == Some(frejus_overlay::wire::Frame::Stun);
+            let classified =
+                frejus_overlay::wire::classify(&buffer[..len]) == Some(frejus_overlay::wire::Frame::Stun);
             let answer = respond(&buffer[..len], from);
             if let Some(answer) = &answer {
                 socket.send_to(answer, from).unwrap();

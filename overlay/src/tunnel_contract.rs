@@ -130,7 +130,9 @@ pub fn handshake_and_data(world: &mut impl World) {
     let long = packet(65_000, 9);
     let datagram = a.seal(&long).unwrap();
     assert_eq!(datagram.len(), long.len() + OVERHEAD);
-    let Some(Frame::Wireguard(Wireguard::Data(receiver))) = classify(&datagram) else { panic!("no data message") };
+    let Some(Frame::Wireguard(Wireguard::Data(receiver))) = classify(&datagram) else {
+        panic!("no data message")
+    };
     assert_eq!(receiver >> 8, 0x65_4321);
     assert_eq!(b.open(&datagram).1, long);
     assert_eq!((a.age(), b.age()), (Some(0), Some(0)));
@@ -318,6 +320,9 @@ pub fn sealed_messages(world: &mut impl World) {
         *damaged.last_mut().unwrap() ^= 1;
         assert_eq!(b.open_sealed(Purpose::Knock, &damaged), None);
         assert_eq!(b.open_sealed(Purpose::Knock, &sealed[..sealed.len() - 1]), None);
-        assert_ne!(a.seal_to(&b.public(), Purpose::Knock, &[7]), a.seal_to(&b.public(), Purpose::Knock, &[7]));
+        assert_ne!(
+            a.seal_to(&b.public(), Purpose::Knock, &[7]),
+            a.seal_to(&b.public(), Purpose::Knock, &[7])
+        );
     }
 }
