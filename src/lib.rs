@@ -3,9 +3,9 @@
 pub mod clock;
 //pub mod forward;
 pub mod limiter;
-//pub mod netlink;
+pub mod netlink;
 mod seal;
 pub mod stun;
-//pub mod tun;
-//pub mod udp;
+pub mod tun;
+pub mod udp;
 pub mod wireguard;
