@@ -52,7 +52,8 @@ pub fn respond(datagram: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
 pub fn is_classic(datagram: &[u8]) -> bool {
     match datagram {
         [0, 1, high, low, cookie @ ..] => {
-            usize::from(u16::from_be_bytes([*high, *low])) + HEADER == datagram.len() && !cookie.starts_with(&COOKIE)
+            usize::from(u16::from_be_bytes([*high, *low])) + HEADER == datagram.len()
+                && !cookie.starts_with(&COOKIE)
         }
         _ => false,
     }
@@ -87,7 +88,8 @@ fn respond_decoded(request: &Message<Attribute>, from: SocketAddr, classic: bool
         return refuse(request, unknown);
     }
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let mut answer = Message::<Attribute>::new(MessageClass::SuccessResponse, BINDING, request.transaction_id());
+    let mut answer =
+        Message::<Attribute>::new(MessageClass::SuccessResponse, BINDING, request.transaction_id());
     if !classic {
         answer.add_attribute(XorMappedAddress::new(from));
     }
@@ -102,7 +104,8 @@ fn refuse(request: &Message<Attribute>, unknown: Vec<AttributeType>) -> Option<V
     if unknown.len() > MAX_NAMED {
         return None;
     }
-    let mut answer = Message::<Attribute>::new(MessageClass::ErrorResponse, BINDING, request.transaction_id());
+    let mut answer =
+        Message::<Attribute>::new(MessageClass::ErrorResponse, BINDING, request.transaction_id());
     answer.add_attribute(ErrorCode::from(UnknownAttribute));
     answer.add_attribute(UnknownAttributes::new(unknown));
     MessageEncoder::new().encode_into_bytes(answer).ok()

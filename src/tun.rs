@@ -32,7 +32,9 @@ pub enum Name {
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {
     /// The kernel or the container has none.
-    #[error("no /dev/net/tun: load the module (`modprobe tun`), or give the container the device and CAP_NET_ADMIN")]
+    #[error(
+        "no /dev/net/tun: load the module (`modprobe tun`), or give the container the device and CAP_NET_ADMIN"
+    )]
     NoDriver,
     /// Exit code 4.
     #[error("no permission to create TUN device {name}: it needs CAP_NET_ADMIN, run as root")]

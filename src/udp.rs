@@ -62,7 +62,9 @@ impl Listen {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else has the port.
-    #[error("UDP port {at} is taken: stop the program that uses it (`ss -ulpn`), or choose another with --listen")]
+    #[error(
+        "UDP port {at} is taken: stop the program that uses it (`ss -ulpn`), or choose another with --listen"
+    )]
     Taken {
         /// Where.
         at: SocketAddr,
@@ -129,7 +131,8 @@ impl Family {
     }
 
     fn try_send(&self, to: SocketAddr, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
-        let transmit = Transmit { destination: to, ecn: None, contents: bytes, segment_size: segment, src_ip: None };
+        let transmit =
+            Transmit { destination: to, ecn: None, contents: bytes, segment_size: segment, src_ip: None };
         self.state.try_send((&self.socket).into(), &transmit)
     }
 
@@ -254,7 +257,9 @@ impl Udp {
         if family.may_segment(to) {
             match send_patiently(family, to, bytes, Some(segment), full) {
                 // EIO: no checksum offload at the egress. EINVAL: also a route whose MTU is below the segment.
-                Err(error) if matches!(error.raw_os_error(), Some(EIO | EINVAL)) => family.refuse_segments(to),
+                Err(error) if matches!(error.raw_os_error(), Some(EIO | EINVAL)) => {
+                    family.refuse_segments(to)
+                }
                 done => return done,
             }
         }
@@ -361,7 +366,8 @@ mod tests {
 
     #[test]
     fn a_run_arrives_as_the_datagrams_it_was_made_of() {
-        let (a, b) = (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
+        let (a, b) =
+            (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
         let (a, b) = (a.unwrap(), b.unwrap());
         let bytes: Vec<u8> = (0..63 * 1000 - 300_u32).map(|n| (n / 7) as u8).collect();
         for (family, to) in b.local().into_iter().enumerate() {
@@ -373,7 +379,8 @@ mod tests {
 
     #[test]
     fn where_segmentation_is_refused_the_pieces_go_one_by_one() {
-        let (a, b) = (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
+        let (a, b) =
+            (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
         let (a, b) = (a.unwrap(), b.unwrap());
         let to = b.local()[0];
         a.v4.as_ref().unwrap().refuse_segments(to);

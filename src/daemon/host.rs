@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::control::World;
 use crate::directory::DirectoryHandle;
 use crate::failure::Failure;
-use crate::forward::Tables;
+use crate::forward::Published;
 use crate::ledger::Ledger;
 use crate::report;
 use crate::state::{Lock, StateDir};
@@ -23,7 +23,7 @@ use crate::udp::UdpSender;
 pub(super) struct Host {
     pub(super) udp: UdpSender,
     pub(super) tun: Arc<Tun>,
-    pub(super) tables: Tables,
+    pub(super) table: Arc<Published>,
     pub(super) directory: DirectoryHandle,
     pub(super) state: StateDir,
     /// Held for as long as the node runs.
@@ -47,7 +47,7 @@ impl World for Host {
     }
 
     fn publish(&mut self, table: Arc<Table>) {
-        self.tables.publish(table);
+        self.table.publish(table);
     }
 
     fn command(&mut self, command: Command) -> bool {
@@ -75,7 +75,7 @@ impl World for Host {
             Event::Path { name, direct: true, .. } => format!("direct to {name}"),
             Event::Path { name, direct: false, .. } => format!("to {name} through a relay"),
         };
-        tracing::info!("{line}");
+        tracing::debug!("{line}");
         _ = self.lines.try_send(line);
     }
 

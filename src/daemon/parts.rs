@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use frejus_overlay::document::{Invalid, Roles};
-use frejus_overlay::forward::Exception;
+use frejus_overlay::forward::{Exception, Table};
 use frejus_overlay::node::{Config, Node};
 use frejus_overlay::record;
-use frejus_overlay::relay::server::DEFAULT_RATE;
+use frejus_overlay::relay::server::{DEFAULT_RATE, RelayTable};
 use frejus_overlay::verdict::Counters;
 use ipnetwork::IpNetwork;
 use tokio::runtime::Runtime;
@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::control::{Control, Facts, News};
 use crate::directory::{self, Directory, DirectoryConfig, DirectoryError, DirectoryHandle};
 use crate::failure::{ExitCode, Failure};
-use crate::forward::{EXCEPTIONS, ForwardParts, Forwarding};
+use crate::forward::{self, ForwardParts, Forwarding, Published};
 use crate::netlink::Netlink;
 use crate::options::{DEFAULT_PORT, UpOptions};
 use crate::state::{Saved, StateDir};
@@ -59,21 +59,23 @@ impl Parts {
         let udp = Udp::bind(listen(&options.listen, serves)?).map_err(bind_failure)?;
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
         let tun = Arc::new(device(&options, &saved, runtime)?);
-        let (exceptions, excepted) = bounded(EXCEPTIONS);
+        let (exceptions, excepted) = forward::exceptions();
+        let table = Arc::new(Published::new(Arc::new(nobody(&saved))));
         let forwarding = Forwarding::start(ForwardParts {
             tun: Arc::clone(&tun),
             udp: udp.clone(),
+            table: Arc::clone(&table),
             exceptions,
             clock: clock.clone(),
         })
         .map_err(|error| no_thread(&error))?;
         let counters = Arc::new(Counters::default());
-        let mut all = forwarding.counters();
+        let mut all = forwarding.counters().to_vec();
         all.push(Arc::clone(&counters));
         let host = Host {
             udp: udp.sender(),
             tun: Arc::clone(&tun),
-            tables: forwarding.tables(),
+            table,
             directory,
             state,
             _lock: lock,
@@ -97,6 +99,12 @@ impl Parts {
         let control = Control::new(node, clock, host, facts, counters);
         Ok(Self { control, control_socket, exceptions: excepted, forwarding })
     }
+}
+
+/// What forwarding knows before the node has said anything.
+fn nobody(saved: &Saved) -> Table {
+    let own6 = saved.passport.node.address6(&saved.network.id);
+    Table::new(saved.passport.address4, own6, [], RelayTable::default())
 }
 
 fn config(
