@@ -322,8 +322,9 @@ impl Opener {
             match tunnel.open(message, room) {
                 Opened::Packet(len) => {
                     *authentic = true;
-                    *bytes += len as u64;
-                    self.deliver(table, slot, messages.from, len);
+                    if self.deliver(table, slot, messages.from, len) {
+                        *bytes += len as u64;
+                    }
                 }
                 Opened::Keepalive => *authentic = true,
                 Opened::Rejected => self.counters().count(Reason::NotAuthentic),
@@ -333,21 +334,26 @@ impl Opener {
         (at, false)
     }
 
-    /// The next `len` bytes of the arena are a packet of `slot`'s peer.
-    fn deliver(&mut self, table: &Table, slot: &Slot, from: Locator, len: usize) {
+    /// The next `len` bytes of the arena are a packet of `slot`'s peer. Whether it is data, which keeps the peer awake;
+    /// control messages do not.
+    fn deliver(&mut self, table: &Table, slot: &Slot, from: Locator, len: usize) -> bool {
         let packet = self.writer.peek(len);
         let Ok(ip) = IpPacket::parse(packet) else {
             self.counters().count(Reason::Malformed);
-            return;
+            return false;
         };
         match table.inward(slot, ip.source(), ip.destination(), is_control(packet)) {
-            Decision::Deliver => self.writer.push(len),
+            Decision::Deliver => {
+                self.writer.push(len);
+                return true;
+            }
             Decision::Control if len > LONGEST_EXCEPTION => self.counters().count(Reason::BadMessage),
             Decision::Control => {
                 self.control.tell(Exception::Control { slot: slot.id, from, packet: packet.to_vec() });
             }
             Decision::Drop(reason) => self.counters().count(reason),
         }
+        false
     }
 
     /// Something authentic came from the peer: control hears of it if that says something about the path.
