@@ -1,0 +1,54 @@
+//! Packets that wait: for an answer of the resolver, or for a tunnel. A bounded queue; the oldest go first.
+
+use std::collections::VecDeque;
+
+use crate::limits::BACKLOG;
+
+/// What waits for one destination.
+#[derive(Debug, Default)]
+pub struct Backlog(VecDeque<Vec<u8>>);
+
+impl Backlog {
+    /// Let a packet wait; `false` if the queue was full and the oldest had to go.
+    pub fn push(&mut self, packet: Vec<u8>) -> bool {
+        let fits = self.0.len() < BACKLOG;
+        if !fits {
+            self.0.pop_front();
+        }
+        self.0.push_back(packet);
+        fits
+    }
+
+    /// Everything that waits, in the order it came.
+    pub fn drain(&mut self) -> impl Iterator<Item = Vec<u8>> + use<> {
+        std::mem::take(&mut self.0).into_iter()
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_goes_when_it_is_full() {
+        let mut backlog = Backlog::default();
+        for n in 0..BACKLOG {
+            assert!(backlog.push(vec![n as u8]));
+        }
+        assert!(!backlog.push(vec![0xff]));
+        let packets: Vec<_> = backlog.drain().collect();
+        assert_eq!((packets.len(), &packets[0][..], &packets[BACKLOG - 1][..]), (BACKLOG, &[1][..], &[0xff][..]));
+    }
+}

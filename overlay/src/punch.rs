@@ -1,0 +1,209 @@
+//! Punching: trying addresses of a peer that have not answered yet, from both sides at once.
+//!
+//! Owns: which addresses to try, when, and how often. The session stands already (over a relay), so every try is a
+//! probe sealed in it, and whoever answers is the peer. Never: a path that has answered.
+//!
+//! One burst is a few probes to every target within half a second; the peer is told at the start of each, so that it
+//! does the same (RFC 8445, section 6.1.4 has the pacing; 97.6 % of punches that succeed do so in the first round).
+//! Bursts are repeated with growing pauses, for ever, while data flows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::document::{Candidate, CandidateKind};
+use crate::locator::is_public;
+use crate::node::Method;
+use crate::timing::Instant;
+
+/// Tries of one burst, after its start: the second crosses the first answer to "try me" on most paths.
+const BURST: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(60), Duration::from_millis(180), Duration::from_millis(420)];
+/// Pauses between bursts; the last one repeats.
+const PAUSES: [Duration; 7] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+];
+/// Addresses tried at once: a whereabouts' candidates and a few that were seen.
+const MAX_TARGETS: usize = 16;
+/// Probes remembered: two bursts at all targets.
+const MAX_OUTSTANDING: usize = 128;
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Tell the peer our candidates, so that it tries at the same time.
+    Exchange,
+    /// Send a probe there and say so with [`Punch::sent`].
+    Probe(SocketAddr),
+}
+
+/// The search for a direct path to one peer.
+#[derive(Debug, Default)]
+pub struct Punch {
+    targets: BTreeMap<SocketAddr, Method>,
+    outstanding: VecDeque<(u64, SocketAddr, Instant)>,
+    /// The burst under way: its start and the tries made.
+    burst: Option<(Instant, usize)>,
+    next_burst: Option<Instant>,
+    pauses: usize,
+}
+
+impl Punch {
+    /// Nothing to try yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            targets: BTreeMap::new(),
+            outstanding: VecDeque::new(),
+            burst: None,
+            next_burst: None,
+            pauses: 0,
+        }
+    }
+
+    /// The peer says that it can be tried at these places. Relays are not tried.
+    pub fn learn(&mut self, candidates: &[Candidate]) {
+        for candidate in candidates.iter().filter(|candidate| candidate.kind != CandidateKind::Relay) {
+            let method = match candidate.kind {
+                CandidateKind::Host if is_public(candidate.at.ip()) => Method::Public,
+                CandidateKind::Host => Method::Local,
+                CandidateKind::Reflexive | CandidateKind::Mapped | CandidateKind::Relay => Method::Punched,
+            };
+            self.add(candidate.at, method);
+        }
+    }
+
+    /// Something authentic came from there: the peer's real port, whatever it says itself.
+    pub fn saw(&mut self, at: SocketAddr, method: Method) {
+        self.add(at, method);
+    }
+
+    fn add(&mut self, at: SocketAddr, method: Method) {
+        if self.targets.len() < MAX_TARGETS {
+            self.targets.entry(at).or_insert(method);
+        }
+    }
+
+    /// Forget the targets: the peer has sent a new list.
+    pub fn forget_targets(&mut self) {
+        self.targets.clear();
+    }
+
+    /// Begin at once, with short pauses again.
+    pub fn start(&mut self, now: Instant) {
+        self.pauses = 0;
+        self.burst = None;
+        self.next_burst = Some(now);
+    }
+
+    /// Whether a search is under way or planned.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.burst.is_some() || self.next_burst.is_some()
+    }
+
+    /// The peer has begun: try at the same time, without asking it back.
+    pub fn join(&mut self, now: Instant) {
+        self.burst = Some((now, 0));
+    }
+
+    /// Enough: there is a direct path, or nobody needs one.
+    pub fn stop(&mut self) {
+        self.burst = None;
+        self.next_burst = None;
+    }
+
+    /// A probe with `token` left for `at`.
+    pub fn sent(&mut self, token: u64, at: SocketAddr, now: Instant) {
+        if self.outstanding.len() == MAX_OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        self.outstanding.push_back((token, at, now));
+    }
+
+    /// An answer came: which target it proves, how that was found, and the round trip.
+    pub fn answered(&mut self, token: u64, now: Instant) -> Option<(SocketAddr, Method, Duration)> {
+        let at = self.outstanding.iter().position(|(sent, ..)| *sent == token)?;
+        let (_, target, sent) = self.outstanding.remove(at)?;
+        Some((target, self.targets.get(&target).copied().unwrap_or(Method::Punched), now.since(sent)))
+    }
+
+    /// What is due.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Due> {
+        let mut due = Vec::new();
+        if self.next_burst.is_some_and(|at| at <= now) {
+            self.burst = Some((now, 0));
+            let pause = PAUSES[self.pauses.min(PAUSES.len() - 1)];
+            self.pauses += 1;
+            self.next_burst = Some(now + BURST[BURST.len() - 1] + pause);
+            due.push(Due::Exchange);
+        }
+        if let Some((start, tries)) = self.burst
+            && start + BURST[tries] <= now
+        {
+            due.extend(self.targets.keys().copied().map(Due::Probe));
+            self.burst = (tries + 1 < BURST.len()).then_some((start, tries + 1));
+        }
+        due
+    }
+
+    /// When something is due next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let burst = self.burst.map(|(start, tries)| start + BURST[tries]);
+        burst.into_iter().chain(self.next_burst).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_start(Duration::from_millis(ms))
+    }
+
+    fn target() -> SocketAddr {
+        "203.0.113.7:4000".parse().expect("an address")
+    }
+
+    #[test]
+    fn a_burst_tells_the_peer_once_and_probes_four_times() {
+        let mut punch = Punch::new();
+        punch.saw(target(), Method::Punched);
+        punch.start(at(0));
+        let mut due = Vec::new();
+        for ms in 0..500 {
+            due.extend(punch.handle_timeout(at(ms)));
+        }
+        assert_eq!(due.iter().filter(|due| **due == Due::Exchange).count(), 1);
+        assert_eq!(due.iter().filter(|due| **due == Due::Probe(target())).count(), 4);
+    }
+
+    #[test]
+    fn pauses_grow_and_never_end() {
+        let mut punch = Punch::new();
+        punch.start(at(0));
+        let mut bursts = 0;
+        let mut now = at(0);
+        while now < at(120_000) {
+            bursts += punch.handle_timeout(now).iter().filter(|due| **due == Due::Exchange).count();
+            now = punch.poll_timeout().expect("never ends");
+        }
+        assert!((8..12).contains(&bursts), "{bursts} bursts in two minutes");
+    }
+
+    #[test]
+    fn the_answer_names_the_place_that_was_probed() {
+        let mut punch = Punch::new();
+        punch.sent(7, target(), at(10));
+        assert_eq!(punch.answered(7, at(30)), Some((target(), Method::Punched, Duration::from_millis(20))));
+        assert_eq!(punch.answered(7, at(40)), None);
+    }
+}
