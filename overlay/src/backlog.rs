@@ -6,11 +6,11 @@ use crate::limits::BACKLOG;
 
 /// What waits for one destination.
 #[derive(Debug, Default)]
-pub struct Backlog(VecDeque<Vec<u8>>);
+pub(crate) struct Backlog(VecDeque<Vec<u8>>);
 
 impl Backlog {
     /// Let a packet wait; `false` if the queue was full and the oldest had to go.
-    pub fn push(&mut self, packet: Vec<u8>) -> bool {
+    pub(crate) fn push(&mut self, packet: Vec<u8>) -> bool {
         let fits = self.0.len() < BACKLOG;
         if !fits {
             self.0.pop_front();
@@ -20,20 +20,13 @@ impl Backlog {
     }
 
     /// Everything that waits, in the order it came.
-    pub fn drain(&mut self) -> impl Iterator<Item = Vec<u8>> + use<> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Vec<u8>> + use<> {
         std::mem::take(&mut self.0).into_iter()
     }
 
     /// How many wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -49,6 +42,9 @@ mod tests {
         }
         assert!(!backlog.push(vec![0xff]));
         let packets: Vec<_> = backlog.drain().collect();
-        assert_eq!((packets.len(), &packets[0][..], &packets[BACKLOG - 1][..]), (BACKLOG, &[1][..], &[0xff][..]));
+        assert_eq!(
+            (packets.len(), &packets[0][..], &packets[BACKLOG - 1][..]),
+            (BACKLOG, &[1][..], &[0xff][..])
+        );
     }
 }

@@ -137,8 +137,7 @@ impl<T: Document> Signed<T> {
     /// As [`Self::claim`], or [`Invalid::Signature`].
     pub fn open(&self, network: &NetworkId, signer: &NodeId) -> Result<T, Invalid> {
         let document = self.claim()?;
-        let (signed, signature) =
-            self.bytes.split_last_chunk::<SIGNATURE>().ok_or(Invalid::Malformed)?;
+        let (signed, signature) = self.bytes.split_last_chunk::<SIGNATURE>().ok_or(Invalid::Malformed)?;
         if signer.signed(&signed_part::<T>(network, signed), signature) {
             Ok(document)
         } else {

@@ -102,7 +102,12 @@ pub struct Table {
 impl Table {
     /// A table of these peers.
     #[must_use]
-    pub fn new(own4: Ipv4Addr, own6: Ipv6Addr, peers: impl IntoIterator<Item = Slot>, relay: RelayTable) -> Self {
+    pub fn new(
+        own4: Ipv4Addr,
+        own6: Ipv6Addr,
+        peers: impl IntoIterator<Item = Slot>,
+        relay: RelayTable,
+    ) -> Self {
         let mut table = Self { own4, own6, slots: Vec::new(), by_address: HashMap::new(), relay };
         for slot in peers {
             let at = usize::from(slot.id.0);

@@ -1,8 +1,299 @@
 //! The node: one sans-IO state machine. Time and bytes in; datagrams, tables, commands and deadlines out.
 //!
-//! The contract: after every input, drain [`Node::poll_output`], then sleep until [`Node::poll_timeout`] and call
-//! [`Node::handle_timeout`].
+//! Owns: the peers and who wakes when; it routes inputs to the parts and carries out what they want. Never: a clock,
+//! a socket, randomness beyond its seed.
+//!
+//! The contract: after every input, drain [`Node::poll_output`], then sleep until [`Node::poll_timeout`] and
+//! call [`Node::handle_timeout`]. The laws are in the crate's documentation.
 
+mod ask;
+mod dial;
+mod home;
 mod io;
+mod presence;
+mod request;
+mod serve;
+mod session;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::backlog::Backlog;
+use crate::document::{Genesis, Invalid, Member, Network, Roles, Signed, Verified};
+use crate::forward::{Exception, SlotId, Table};
+use crate::id::{NodeId, Subject, TunnelKey};
+use crate::locator::Locator;
+use crate::login::LoginServer;
+use crate::peer::Peer;
+use crate::port::Reply;
+use crate::relay::server::Channels;
+use crate::resolver::{self, Resolver};
+use crate::timing::{Instant, Now};
+use crate::tunnel::Crypto;
+use crate::verdict::{Counters, Drop};
+use crate::wire;
+
+use ask::Askers;
+use home::Homes;
+use presence::Presence;
+use request::Requests;
+use serve::Served;
 
 pub use io::*;
+
+/// See the module.
+pub struct Node {
+    network: Network,
+    genesis: Signed<Genesis>,
+    key: SigningKey,
+    me: Verified<Member>,
+    own6: Ipv6Addr,
+    crypto: Box<dyn Crypto>,
+    rng: ChaCha20Rng,
+    counters: Arc<Counters>,
+    now: Now,
+
+    peers: BTreeMap<NodeId, Peer>,
+    slots: Vec<Option<NodeId>>,
+    by_key: BTreeMap<TunnelKey, NodeId>,
+    by_remote: BTreeMap<SocketAddr, NodeId>,
+    wakes: BTreeSet<(Instant, NodeId)>,
+    /// Peers whose deadline may have moved during this input.
+    touched: BTreeSet<NodeId>,
+
+    resolver: Resolver,
+    waiting: BTreeMap<Subject, Backlog>,
+    askers: Askers,
+    requests: Requests,
+    homes: Homes,
+    presence: Presence,
+    served: Served,
+    channels: Channels,
+    login: Option<LoginServer>,
+
+    /// What forwarding knows is no longer what we know.
+    table_stale: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Node {
+    /// A node that knows nobody yet but the super peers in `config`.
+    ///
+    /// # Errors
+    /// The first link of its own credential that does not hold: expired, or this machine's clock is wrong.
+    pub fn new(
+        config: Config,
+        crypto: Box<dyn Crypto>,
+        counters: Arc<Counters>,
+        now: Now,
+    ) -> Result<Self, Invalid> {
+        let me = config.credential.verify(&config.network, now.unix)?;
+        if me.passport.node.0 != config.key.verifying_key().to_bytes() {
+            return Err(Invalid::Subject);
+        }
+        let mut rng = ChaCha20Rng::from_seed(config.seed);
+        let first_id = rng.next_u32() >> 1;
+        let mut node = Self {
+            own6: me.passport.node.address6(&config.network.id),
+            resolver: Resolver::new(config.network.clone(), first_id),
+            homes: Homes::new(&config.known, &config.network, me.passport.node, now),
+            presence: Presence::new(config.advertise, config.directory_port, now.instant),
+            served: Served::new(now.instant),
+            channels: Channels::new(config.relay_rate),
+            login: config.login,
+            network: config.network,
+            genesis: config.genesis,
+            key: config.key,
+            me,
+            crypto,
+            rng,
+            counters,
+            now,
+            peers: BTreeMap::new(),
+            slots: Vec::new(),
+            by_key: BTreeMap::new(),
+            by_remote: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            askers: Askers::default(),
+            requests: Requests::default(),
+            table_stale: true,
+            outputs: VecDeque::new(),
+        };
+        node.issue_whereabouts();
+        node.announce_neighbours();
+        node.finish();
+        Ok(node)
+    }
+
+    /// Something that forwarding could not finish.
+    pub fn handle_exception(&mut self, exception: Exception, now: Now) {
+        self.advance(now);
+        match exception {
+            Exception::Unroutable { packet } => self.route(packet),
+            Exception::Datagram { from, bytes } => self.on_datagram(from, &bytes),
+            Exception::Control { slot, from, packet } => self.on_control(slot, from, &packet),
+            Exception::Established { slot, from } => {
+                if let Some(node) = self.by_slot(slot) {
+                    self.on_established(node, from);
+                }
+            }
+            Exception::Strayed { slot, from } => self.on_strayed(slot, from),
+            Exception::Woken { slot } => self.on_woken(slot),
+            Exception::Stranger { from } => {
+                self.transmit(Locator::Direct(from), &wire::frame(wire::STRANGER, &[]));
+            }
+        }
+        self.finish();
+    }
+
+    /// The directory answered.
+    pub fn handle_reply(&mut self, reply: Reply, now: Now) {
+        self.advance(now);
+        self.presence.handle_reply(&reply);
+        self.resolver.handle_reply(&reply, now);
+        self.finish();
+    }
+
+    /// Our UDP addresses on local interfaces, at the start and whenever they change.
+    pub fn handle_links(&mut self, local: Vec<SocketAddr>, now: Now) {
+        self.advance(now);
+        if self.presence.set_local(local, now.instant) {
+            self.on_links_changed();
+        }
+        self.finish();
+    }
+
+    /// A user wants something; an [`Output::Answer`] follows.
+    pub fn handle_request(&mut self, id: RequestId, request: Request, now: Now) {
+        self.advance(now);
+        self.on_request(id, request);
+        self.finish();
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.advance(now);
+        while let Some((at, node)) = self.wakes.first().copied()
+            && at <= now.instant
+        {
+            self.wakes.pop_first();
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.wake = None;
+            }
+            self.on_peer_timeout(node);
+        }
+        self.resolver.handle_timeout(now);
+        self.on_homes_timeout();
+        self.on_presence_timeout();
+        self.on_requests_timeout();
+        self.on_served_timeout();
+        self.finish();
+    }
+
+    /// What is to be done next; drain it after every input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] must be called at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.outputs.is_empty() {
+            return Some(self.now.instant);
+        }
+        let peers = self.wakes.first().map(|(at, _)| *at);
+        [
+            peers,
+            self.resolver.poll_timeout(),
+            Some(self.homes.poll_timeout()),
+            Some(self.presence.poll_timeout()),
+            self.requests.poll_timeout(),
+            Some(self.served.poll_timeout()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn advance(&mut self, now: Now) {
+        debug_assert!(now.instant >= self.now.instant, "time never runs backwards");
+        self.now = now;
+    }
+
+    /// Let consequences have consequences, then bring deadlines and the table up to date.
+    fn finish(&mut self) {
+        while let Some(output) = self.resolver.poll_output() {
+            match output {
+                resolver::Output::Ask { id, subject } => self.ask_homes(id, &subject),
+                resolver::Output::Command(command) => self.outputs.push_back(Output::Command(command)),
+                resolver::Output::Done { subject, found } => self.on_resolved(&subject, found),
+            }
+        }
+        self.announce_ready();
+        for node in std::mem::take(&mut self.touched) {
+            self.rearm(node);
+        }
+        if std::mem::take(&mut self.table_stale) {
+            self.publish_table();
+        }
+    }
+
+    fn rearm(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let wake = peer.poll_timeout(self.now.instant);
+        if peer.wake == Some(wake) {
+            return;
+        }
+        if let Some(old) = peer.wake.replace(wake) {
+            self.wakes.remove(&(old, node));
+        }
+        self.wakes.insert((wake, node));
+    }
+
+    fn publish_table(&mut self) {
+        let slots: Vec<_> = self.peers.values().map(|peer| peer.as_slot(&self.network.id)).collect();
+        self.by_remote =
+            self.peers.values().filter_map(|peer| Some((peer.direct_remote()?, peer.id()))).collect();
+        let relay = self.channels.table(|node| self.peers.get(node)?.direct_remote());
+        let table = Table::new(self.me.passport.address4, self.own6, slots, relay);
+        self.outputs.push_back(Output::Table(Arc::new(table)));
+    }
+
+    fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
+        let peer = self.peers.get_mut(&node)?;
+        self.touched.insert(node);
+        Some(peer)
+    }
+
+    fn by_slot(&self, slot: SlotId) -> Option<NodeId> {
+        self.slots.get(usize::from(slot.0)).copied().flatten()
+    }
+
+    fn transmit(&mut self, to: Locator, datagram: &[u8]) {
+        let bytes = match to {
+            Locator::Direct(_) => datagram.to_vec(),
+            Locator::Relayed { channel, .. } => [&wire::relay_header(channel), datagram].concat(),
+        };
+        self.outputs.push_back(Output::Transmit { to: to.remote(), bytes });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn drop(&self, reason: Drop) {
+        Counters::drop(&self.counters, reason);
+    }
+
+    fn is_super_peer(&self) -> bool {
+        self.me.passport.roles.includes(Roles::SUPER_PEER)
+    }
+}

@@ -104,14 +104,14 @@ impl Resolver {
         if self.lookups.contains_key(subject) {
             return Known::Soon;
         }
-        if self.absent.get(subject).is_some_and(|until| now.instant < *until) || self.lookups.len() >= LOOKUPS {
+        if self.absent.get(subject).is_some_and(|until| now.instant < *until) || self.lookups.len() >= LOOKUPS
+        {
             return Known::No;
         }
         self.absent.remove(subject);
         let member = self.node_of(subject, now);
         self.next_id = self.next_id.wrapping_add(1);
-        let lookup =
-            Lookup::new(self.next_id, subject.clone(), member, &self.network.id, homes, now.instant);
+        let lookup = Lookup::new(self.next_id, subject.clone(), member, &self.network.id, homes, now.instant);
         self.lookups.insert(subject.clone(), lookup);
         self.settle(subject, now);
         Known::Soon
@@ -195,7 +195,8 @@ impl Resolver {
         else {
             return;
         };
-        let checked = credential.and_then(|credential| self.check_answer(credential, whereabouts, &subject, now));
+        let checked =
+            credential.and_then(|credential| self.check_answer(credential, whereabouts, &subject, now));
         if let Some(lookup) = self.lookups.get_mut(&subject) {
             lookup.home_answered(checked, now.instant);
         }
@@ -302,7 +303,8 @@ impl Resolver {
             return;
         }
         let stale = |node: &NodeId| self.places.get(node).is_none_or(|p| p.whereabouts.expires <= now.unix);
-        let victim = self.members.keys().find(|node| stale(node)).or_else(|| self.members.keys().next()).copied();
+        let victim =
+            self.members.keys().find(|node| stale(node)).or_else(|| self.members.keys().next()).copied();
         let Some(member) = victim.and_then(|node| self.members.remove(&node)) else { return };
         self.places.remove(&member.passport.node);
         for subject in subjects(&member, &self.network) {

@@ -65,6 +65,7 @@ pub fn classify(datagram: &[u8]) -> Option<Frame<'_>> {
     match datagram {
         [1..=4, 0, 0, 0, ..] => wireguard(datagram).map(Frame::Wireguard),
         [0 | 1, _, _, _, cookie @ ..] if cookie.starts_with(&STUN_COOKIE) => Some(Frame::Stun),
+        [0, 1, high, low, ..] if is_classic_stun(datagram.len(), [*high, *low]) => Some(Frame::Stun),
         [RELAY, VERSION, 0, 0, 0, 0, 0, 0, rest @ ..] => {
             let (channel, inner) = rest.split_first_chunk::<8>()?;
             Some(Frame::Relay(Channel(u64::from_be_bytes(*channel)), inner))
@@ -75,6 +76,11 @@ pub fn classify(datagram: &[u8]) -> Option<Frame<'_>> {
         [STRANGER, VERSION, 0, 0] => Some(Frame::Stranger),
         _ => None,
     }
+}
+
+/// A binding request of RFC 3489, section 11.1, which had no cookie: stock clients still send it.
+const fn is_classic_stun(datagram: usize, length: [u8; 2]) -> bool {
+    datagram == 20 + u16::from_be_bytes(length) as usize
 }
 
 fn wireguard(datagram: &[u8]) -> Option<Wireguard> {

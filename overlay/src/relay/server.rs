@@ -85,7 +85,11 @@ impl RelayTable {
             from if from == ends.addresses[1] => 1,
             _ => return Err(Drop::WrongChannelEnd),
         };
-        if ends.quotas[side].charge(bytes, now) { Ok(ends.addresses[1 - side]) } else { Err(Drop::RelayQuota) }
+        if ends.quotas[side].charge(bytes, now) {
+            Ok(ends.addresses[1 - side])
+        } else {
+            Err(Drop::RelayQuota)
+        }
     }
 
     /// Open channels.
@@ -126,7 +130,13 @@ impl Channels {
     ///
     /// # Errors
     /// [`Refusal::Taken`] or [`Refusal::Quota`].
-    pub fn open(&mut self, channel: Channel, by: NodeId, with: NodeId, now: Instant) -> Result<bool, Refusal> {
+    pub fn open(
+        &mut self,
+        channel: Channel,
+        by: NodeId,
+        with: NodeId,
+        now: Instant,
+    ) -> Result<bool, Refusal> {
         if let Some(open) = self.open.get_mut(&channel) {
             let same = open.ends == [by, with] || open.ends == [with, by];
             if same {

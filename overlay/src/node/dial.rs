@@ -1,0 +1,302 @@
+//! Getting a session: knocks, handshakes, and the ways they can take.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_core::Rng;
+
+use super::{Node, Output};
+use crate::document::{CandidateKind, Contact, Place, Roles, Verified};
+use crate::forward::SLOT_BITS;
+use crate::forward::SlotId;
+use crate::id::{NodeId, Subject};
+use crate::limits::{DIAL_LIMIT, PEERS, STRANGERS};
+use crate::locator::{Channel, Locator, is_public};
+use crate::peer::{Dial, Fresh, Peer};
+use crate::resolver::Known;
+use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
+use crate::verdict::Drop;
+use crate::wire::control::Message;
+use crate::wire::{self, Frame, Wireguard};
+
+/// Pauses between attempts; the last one repeats. A datagram is lost now and then, a super peer takes seconds
+/// to come back.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(300),
+    Duration::from_millis(600),
+    Duration::from_millis(1200),
+    Duration::from_millis(2500),
+    Duration::from_secs(5),
+];
+/// Addresses of one node tried at once.
+const MAX_DOORS: usize = 6;
+/// A hint makes us doubt a session at most this often.
+const DOUBT_AGAIN: Duration = Duration::from_secs(1);
+
+/// A way that a handshake can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To the node itself.
+    Straight(SocketAddr),
+    /// Through this super peer, which is at that address.
+    Through(NodeId, SocketAddr),
+}
+
+impl Node {
+    /// Want a session with a node whose place is known.
+    pub(super) fn connect(&mut self, node: NodeId) {
+        let known = self.resolver.place(&node, self.now).or_else(|| self.homes.place(&node)).cloned();
+        if let Some(place) = known {
+            self.admit(place);
+        }
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        if peer.dial.is_none() && (peer.path().is_none() || !peer.has_session()) {
+            peer.dial = Some(Dial { begun: now, attempts: 0, next: now });
+            self.attempt(node);
+        }
+    }
+
+    /// Make a peer of somebody, or bring what we know of it up to date. `None` if there is no room.
+    pub(super) fn admit(&mut self, place: Verified<Place>) -> Option<NodeId> {
+        let node = place.passport.node;
+        let key = place.whereabouts.tunnel_key;
+        if node == self.me.passport.node {
+            return None;
+        }
+        if let Some(peer) = self.peer(node)
+            && peer.key == key
+        {
+            let newer = |old: &Verified<Place>| place.whereabouts.sequence > old.whereabouts.sequence;
+            peer.member = place.member();
+            if peer.place.as_ref().is_none_or(newer) {
+                peer.place = Some(place);
+            }
+            return Some(node);
+        }
+        let was_home = self.peers.get(&node).is_some_and(|peer| peer.is_home);
+        self.remove_peer(node);
+        let slot = self.free_slot()?;
+        let generation = self.rng.next_u32() & ((1 << (24 - SLOT_BITS)) - 1);
+        let index = generation << SLOT_BITS | u32::from(slot.0);
+        let channel = Channel(self.rng.next_u64());
+        let tunnel = self.crypto.tunnel(&key, index);
+        let fresh = Fresh { key, slot, index, tunnel, channel };
+        let mut peer = Peer::new(place.member(), fresh, self.now.instant);
+        peer.place = Some(place);
+        peer.is_home = was_home;
+        self.slots[usize::from(slot.0)] = Some(node);
+        self.by_key.insert(key, node);
+        self.peers.insert(node, peer);
+        self.touched.insert(node);
+        self.table_stale = true;
+        Some(node)
+    }
+
+    fn free_slot(&mut self) -> Option<SlotId> {
+        let free = self.slots.iter().position(Option::is_none);
+        if free.is_none() && self.slots.len() < PEERS {
+            self.slots.push(None);
+        }
+        free.or_else(|| self.slots.iter().rposition(Option::is_none)).map(|at| SlotId(at as u16))
+    }
+
+    /// Forget a peer and everything about its tunnel.
+    pub(super) fn remove_peer(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.remove(&node) else { return };
+        self.slots[usize::from(peer.slot.0)] = None;
+        self.by_key.remove(&peer.key);
+        if let Some(wake) = peer.wake {
+            self.wakes.remove(&(wake, node));
+        }
+        self.counters.drop_many(Drop::Unreachable, peer.backlog.len() as u64);
+        self.table_stale = true;
+    }
+
+    /// One attempt at a handshake, on every way there is.
+    pub(super) fn attempt(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let jitter = Duration::from_millis(u64::from(self.rng.next_u32() % 64));
+        let Some(peer) = self.peer(node) else { return };
+        let Some(dial) = &mut peer.dial else { return };
+        dial.next = now + PAUSES[(dial.attempts as usize).min(PAUSES.len() - 1)] + jitter;
+        dial.attempts += 1;
+        let mut initiation = [0; HANDSHAKE_ROOM];
+        let Some(length) = peer.tunnel().initiate(&mut initiation, now) else { return };
+        let (key, channel) = (peer.key, peer.channel);
+        let contact = postcard::to_stdvec(self.presence.contact()).expect("contacts are plain data");
+        let sealed = self.crypto.seal_to(&key, Purpose::Knock, &contact);
+        for way in self.ways(node) {
+            let locator = match way {
+                Way::Straight(at) => {
+                    self.transmit(Locator::Direct(at), &wire::frame(wire::KNOCK, &sealed));
+                    Locator::Direct(at)
+                }
+                Way::Through(home, relay) => {
+                    let knock = Message::Knock { to: node, channel, sealed: sealed.clone() };
+                    self.send(home, &knock);
+                    Locator::Relayed { relay, channel }
+                }
+            };
+            self.transmit(locator, &initiation[..length]);
+        }
+    }
+
+    /// All ways to a node. Homes of it that we have no tunnel with are dialled; once they answer, this is asked again.
+    fn ways(&mut self, node: NodeId) -> Vec<Way> {
+        let Some(place) = self.peers.get(&node).and_then(|peer| peer.place.clone()) else {
+            return Vec::new();
+        };
+        let is_super_peer = place.passport.roles.includes(Roles::SUPER_PEER);
+        let doors = place.whereabouts.candidates.iter().filter(|c| c.kind != CandidateKind::Relay);
+        let doors: Vec<SocketAddr> = doors.map(|candidate| candidate.at).take(MAX_DOORS).collect();
+        if is_super_peer {
+            return doors.into_iter().map(Way::Straight).collect();
+        }
+        let mut ways: Vec<Way> = Vec::new();
+        let me = self.me.passport.node;
+        for home in place.whereabouts.homes.iter().filter(|home| **home != me) {
+            match self.peers.get(home).filter(|home| home.has_session()).and_then(Peer::direct_remote) {
+                Some(relay) => ways.push(Way::Through(*home, relay)),
+                None => self.reach(*home),
+            }
+        }
+        let open = |at: &&SocketAddr| is_public(at.ip()) || ways.is_empty();
+        let straight: Vec<Way> = doors.iter().filter(open).copied().map(Way::Straight).collect();
+        ways.extend(straight);
+        ways
+    }
+
+    /// Want a session with a super peer that may not even be known.
+    fn reach(&mut self, home: NodeId) {
+        if self.peers.contains_key(&home) || self.homes.place(&home).is_some() {
+            return self.connect(home);
+        }
+        let subject = Subject::Node(home);
+        if self.resolver.resolve(&subject, self.homes.up(), self.now) == Known::Yes(home) {
+            self.connect(home);
+        }
+    }
+
+    /// A super peer answered: those who waited to knock through it may.
+    pub(super) fn redial_through(&mut self, home: NodeId) {
+        let lives_there = |peer: &&Peer| {
+            let place = peer.place.as_ref();
+            peer.dial.is_some() && place.is_some_and(|place| place.whereabouts.homes.contains(&home))
+        };
+        let waiting: Vec<NodeId> = self.peers.values().filter(lives_there).map(Peer::id).collect();
+        for node in waiting {
+            self.attempt(node);
+        }
+    }
+
+    /// A datagram that is neither data nor STUN.
+    pub(super) fn on_datagram(&mut self, from: Locator, bytes: &[u8]) {
+        match wire::classify(bytes) {
+            Some(Frame::Wireguard(Wireguard::Initiation)) => self.on_initiation(from, bytes),
+            Some(Frame::Wireguard(Wireguard::Answer(receiver))) => self.on_answer(from, receiver, bytes),
+            Some(Frame::Knock(sealed)) if from.is_direct() => self.on_knock(sealed),
+            Some(Frame::EnrolRequest(sealed)) if from.is_direct() => self.on_enrol(from, sealed, bytes.len()),
+            Some(Frame::Stranger) => self.on_stranger(from.remote()),
+            _ => self.drop(Drop::UnknownFrame),
+        }
+    }
+
+    fn on_initiation(&mut self, from: Locator, bytes: &[u8]) {
+        let Some(node) = self.crypto.initiator(bytes).and_then(|key| self.by_key.get(&key).copied()) else {
+            return self.drop(Drop::UnknownPeer);
+        };
+        self.on_handshake(node, from, bytes, false);
+    }
+
+    fn on_answer(&mut self, from: Locator, receiver: u32, bytes: &[u8]) {
+        let index = receiver >> 8;
+        let slot = SlotId((index & ((1 << SLOT_BITS) - 1)) as u16);
+        let node = self.by_slot(slot).filter(|node| self.peers.get(node).is_some_and(|p| p.index == index));
+        match node {
+            Some(node) => self.on_handshake(node, from, bytes, bytes[0] == 2),
+            None => self.drop(Drop::UnknownSession),
+        }
+    }
+
+    fn on_handshake(&mut self, node: NodeId, from: Locator, bytes: &[u8], completes: bool) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        let mut answer = [0; HANDSHAKE_ROOM];
+        let outcome = peer.tunnel().handshake(bytes, &mut answer, now);
+        if outcome == Handshake::Rejected {
+            return self.drop(Drop::NotAuthentic);
+        }
+        if completes {
+            peer.hear(now);
+        }
+        let established = completes && peer.has_session();
+        if let Handshake::Reply(length) = outcome {
+            self.transmit(from, &answer[..length]);
+        }
+        if established {
+            self.on_established(node, from);
+        }
+    }
+
+    /// Somebody seals to us who and where they are; their handshake is right behind.
+    pub(super) fn on_knock(&mut self, sealed: &[u8]) {
+        let opened = self.crypto.open_sealed(Purpose::Knock, sealed);
+        let contact = opened.and_then(|bytes| postcard::from_bytes::<Contact>(&bytes).ok());
+        let Some(contact) = contact else { return self.drop(Drop::NotAuthentic) };
+        let Ok(place) = contact.verify(&self.network, self.now.unix) else {
+            return self.drop(Drop::BadDocument);
+        };
+        self.resolver.learn_place(place.clone(), self.now);
+        let node = place.passport.node;
+        let strangers = || self.peers.values().filter(|peer| peer.path().is_none()).count();
+        if !self.peers.contains_key(&node) && strangers() >= STRANGERS {
+            return self.drop(Drop::RateLimited);
+        }
+        self.admit(place);
+    }
+
+    /// Somebody says that it does not know what we send it. It may be anybody who says so: ask again, no more.
+    fn on_stranger(&mut self, remote: SocketAddr) {
+        let Some(node) = self.by_remote.get(&remote).copied() else { return };
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        if peer.doubted.is_some_and(|at| now.since(at) < DOUBT_AGAIN) {
+            return;
+        }
+        peer.doubted = Some(now);
+        if peer.dial.is_none() {
+            peer.dial = Some(Dial { begun: now, attempts: 0, next: now });
+            self.attempt(node);
+        }
+    }
+
+    /// An attempt is due, or it has been tried for long enough.
+    pub(super) fn on_dial_timeout(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        let Some(dial) = peer.dial.filter(|dial| dial.next <= now) else { return };
+        if peer.is_home || now.since(dial.begun) < DIAL_LIMIT {
+            return self.attempt(node);
+        }
+        peer.dial = None;
+        let packets: Vec<_> = peer.backlog.drain().collect();
+        self.resolver.forget_place(&node);
+        for packet in packets {
+            self.refuse(&packet, Drop::Unreachable);
+        }
+        self.fail_pings(node);
+    }
+
+    /// Tell the sender of a packet, in ICMP, that it cannot be delivered.
+    pub(super) fn refuse(&mut self, packet: &[u8], reason: Drop) {
+        use crate::packet::{IpPacket, icmp};
+        self.drop(reason);
+        let Ok(parsed) = IpPacket::parse(packet) else { return };
+        let from = if parsed.is_v6() { self.own6.into() } else { self.me.passport.address4.into() };
+        let mut answer = [0; icmp::LONGEST];
+        if let Some(length) = icmp::unreachable(packet, from, icmp::Unreachable::Host, &mut answer) {
+            self.outputs.push_back(Output::ToTun(answer[..length].to_vec()));
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Homes: the super peers that this node keeps a tunnel with.
+//!
+//! Owns: which super peers are known, which are chosen, and what happens when one comes or goes. Every node has homes,
+//! a super peer too, as soon as it knows another.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Event, Node, Output, Persist};
+use crate::document::{Contact, Network, Place, Roles, Verified};
+use crate::id::{NodeId, Subject};
+use crate::limits::{HOMES, KNOWN_SUPER_PEERS};
+use crate::locator::{Channel, Locator};
+use crate::peer::Peer;
+use crate::port::Command;
+use crate::timing::{Instant, Now};
+use crate::wire::control::Message;
+
+/// The choice is looked at this often.
+const REVIEW: Duration = Duration::from_secs(5);
+/// A chosen super peer that has been silent for this long gives way to one not tried lately.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Channels at relays are renewed this often; they live five times as long.
+const RENEW_CHANNELS: Duration = Duration::from_secs(60);
+/// Homes are asked for other super peers this often.
+const ASK_FOR_OTHERS: Duration = Duration::from_secs(600);
+
+/// How a chosen super peer does.
+#[derive(Clone, Copy, Debug)]
+struct Chosen {
+    up: bool,
+    /// Up or down since.
+    since: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Homes {
+    known: BTreeMap<NodeId, Verified<Place>>,
+    chosen: BTreeMap<NodeId, Chosen>,
+    /// When a super peer last lost its turn.
+    tried: BTreeMap<NodeId, Instant>,
+    review: Instant,
+    renew_channels: Instant,
+    ask: Instant,
+    was_up: bool,
+}
+
+impl Homes {
+    pub(super) fn new(known: &[Contact], network: &Network, me: NodeId, now: Now) -> Self {
+        let checked = known.iter().filter_map(|contact| contact.verify_stale(network, now.unix).ok());
+        let known = checked.filter(|place| place.passport.node != me && is_super_peer(place));
+        Self {
+            known: known.map(|place| (place.passport.node, place)).collect(),
+            chosen: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            review: now.instant,
+            renew_channels: now.instant + RENEW_CHANNELS,
+            ask: now.instant + ASK_FOR_OTHERS,
+            was_up: false,
+        }
+    }
+
+    pub(super) fn place(&self, node: &NodeId) -> Option<&Verified<Place>> {
+        self.known.get(node)
+    }
+
+    /// Homes that answer.
+    pub(super) fn up(&self) -> usize {
+        self.chosen.values().filter(|home| home.up).count()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.chosen.iter().filter(|(_, home)| home.up).map(|(node, _)| *node)
+    }
+
+    pub(super) fn chosen(&self) -> impl Iterator<Item = (&Verified<Place>, bool)> {
+        self.chosen.iter().filter_map(|(node, home)| Some((self.known.get(node)?, home.up)))
+    }
+
+    /// Whether any home was ever up.
+    pub(super) const fn was_up(&self) -> bool {
+        self.was_up
+    }
+
+    pub(super) fn known(&self) -> impl Iterator<Item = &Verified<Place>> {
+        self.known.values()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.review.min(self.renew_channels).min(self.ask)
+    }
+
+    /// Keep what is known of a super peer; whether it is news.
+    fn learn(&mut self, place: Verified<Place>) -> bool {
+        let node = place.passport.node;
+        let known = self.known.get(&node).map(|known| known.whereabouts.sequence);
+        if known.is_some_and(|known| known >= place.whereabouts.sequence)
+            || (known.is_none() && self.known.len() >= KNOWN_SUPER_PEERS)
+        {
+            return false;
+        }
+        let moved = self
+            .known
+            .get(&node)
+            .is_none_or(|old| old.whereabouts.candidates != place.whereabouts.candidates);
+        self.known.insert(node, place);
+        moved
+    }
+
+    /// Drop those that were silent for too long if others wait for a turn; fill the places.
+    fn choose(&mut self, now: Instant) -> Vec<NodeId> {
+        let tired = |home: &Chosen| !home.up && now.since(home.since) >= PATIENCE;
+        if self.known.len() > self.chosen.len()
+            && let Some(node) = self.chosen.iter().find(|(_, home)| tired(home)).map(|(node, _)| *node)
+        {
+            self.chosen.remove(&node);
+            self.tried.insert(node, now);
+        }
+        let mut fresh = Vec::new();
+        while self.chosen.len() < HOMES {
+            let waiting = self.known.keys().filter(|node| !self.chosen.contains_key(node));
+            let Some(node) = waiting.min_by_key(|node| self.tried.get(node)).copied() else { break };
+            self.chosen.insert(node, Chosen { up: false, since: now });
+            fresh.push(node);
+        }
+        fresh
+    }
+
+    fn set_up(&mut self, node: NodeId, up: bool, now: Instant) -> bool {
+        let Some(home) = self.chosen.get_mut(&node).filter(|home| home.up != up) else { return false };
+        *home = Chosen { up, since: now };
+        self.was_up |= up;
+        true
+    }
+}
+
+fn is_super_peer(place: &Place) -> bool {
+    place.passport.roles.includes(Roles::SUPER_PEER)
+}
+
+impl Node {
+    pub(super) fn on_homes_timeout(&mut self) {
+        let now = self.now.instant;
+        if self.homes.review <= now {
+            self.homes.review = now + REVIEW;
+            let dropped: Vec<NodeId> = self.peers.values().filter(|p| p.is_home).map(Peer::id).collect();
+            for node in self.homes.choose(now) {
+                self.connect(node);
+            }
+            for node in dropped {
+                let chosen = self.homes.chosen.contains_key(&node);
+                if let Some(peer) = self.peer(node) {
+                    peer.is_home = chosen;
+                }
+            }
+            let homes: Vec<NodeId> = self.homes.chosen.keys().copied().collect();
+            for node in homes {
+                if let Some(peer) = self.peer(node) {
+                    peer.is_home = true;
+                }
+            }
+        }
+        if self.homes.renew_channels <= now {
+            self.homes.renew_channels = now + RENEW_CHANNELS;
+            let homes: Vec<NodeId> = self.homes.ids().collect();
+            for home in homes {
+                self.open_channels(home, false);
+            }
+        }
+        if self.homes.ask <= now {
+            self.homes.ask = now + ASK_FOR_OTHERS;
+            let homes: Vec<NodeId> = self.homes.ids().collect();
+            for home in homes {
+                self.send(home, &Message::SuperPeers);
+            }
+        }
+    }
+
+    /// A session with somebody stands for the first time, or again.
+    pub(super) fn on_session(&mut self, node: NodeId) {
+        if !self.homes.set_up(node, true, self.now.instant) {
+            if self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER)) {
+                self.redial_through(node);
+            }
+            return;
+        }
+        let name = self.peers.get(&node).map(|peer| peer.name().to_owned()).unwrap_or_default();
+        self.event(Event::HomeUp { name });
+        self.presence.homes_changed(self.now.instant);
+        self.send(node, &Message::SuperPeers);
+        self.open_channels(node, true);
+        self.redial_through(node);
+    }
+
+    /// A session is gone.
+    pub(super) fn on_session_lost(&mut self, node: NodeId) {
+        if !self.homes.set_up(node, false, self.now.instant) {
+            return;
+        }
+        let Some(peer) = self.peers.get(&node) else { return };
+        let name = peer.name().to_owned();
+        self.event(Event::HomeDown { name });
+        self.presence.homes_changed(self.now.instant);
+    }
+
+    /// Say to a relay which channels we have there. `all`: it may have forgotten them; else only those in use.
+    fn open_channels(&mut self, home: NodeId, all: bool) {
+        let Some(relay) = self.peers.get(&home).and_then(Peer::direct_remote) else { return };
+        let now = self.now.instant;
+        let channels: Vec<(Channel, NodeId)> = self
+            .peers
+            .values()
+            .filter(|peer| all || peer.is_kept(now))
+            .flat_map(|peer| peer.paths.iter().map(|path| (path.locator, peer.id())))
+            .filter_map(|(locator, with)| match locator {
+                Locator::Relayed { relay: at, channel } if at == relay => Some((channel, with)),
+                Locator::Relayed { .. } | Locator::Direct(_) => None,
+            })
+            .collect();
+        for (channel, with) in channels {
+            self.send(home, &Message::Channel { channel, with });
+        }
+    }
+
+    /// Ask the homes; for a subject that one of them may know better than the table.
+    pub(super) fn ask_homes(&mut self, id: u32, subject: &Subject) {
+        let homes: Vec<NodeId> = self.homes.ids().collect();
+        for home in homes {
+            self.send(home, &Message::Lookup { id, subject: subject.clone() });
+        }
+    }
+
+    /// Somebody told us of a super peer.
+    pub(super) fn on_super_peer(&mut self, place: Verified<Place>) {
+        if place.passport.node == self.me.passport.node || !is_super_peer(&place) {
+            return;
+        }
+        self.resolver.learn_place(place.clone(), self.now);
+        if self.homes.learn(place) {
+            let contacts = self.homes.known().map(|place| place.contact.clone()).collect();
+            self.outputs.push_back(Output::Persist(Persist::SuperPeers(contacts)));
+            self.announce_neighbours();
+            self.homes.review = self.homes.review.min(self.now.instant);
+        }
+    }
+
+    /// Tell the directory which nodes serve it.
+    pub(super) fn announce_neighbours(&mut self) {
+        let neighbours: Vec<_> = self
+            .homes
+            .known()
+            .filter(|place| !place.whereabouts.directory.is_empty())
+            .map(|place| (place.passport.node, place.whereabouts.directory.clone()))
+            .collect();
+        if !neighbours.is_empty() {
+            self.outputs.push_back(Output::Command(Command::Neighbours(neighbours)));
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Presence: where this node is, and that others know it.
+//!
+//! Owns: the node's own candidates, its signed whereabouts, and their publication: at every home, which puts them into
+//! the directory, or, for a super peer, in the directory itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Event, Node, Output, Persist};
+use crate::document::{Candidate, CandidateKind, Contact, Credential, NatClass, Signed, Whereabouts};
+use crate::id::{NodeId, RecordKey};
+use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
+use crate::locator::is_public;
+use crate::peer::Peer;
+use crate::port::{Command, CommandId, Reply};
+use crate::record::{self, Record};
+use crate::timing::Instant;
+use crate::wire::control::Message;
+
+/// Changes come in swarms (an interface goes, another comes): sign once for all of them.
+const SETTLE: Duration = Duration::from_millis(20);
+/// A publication that a home has not confirmed is repeated.
+const REPEAT: Duration = Duration::from_millis(700);
+/// Look whether the passport wants renewal this often.
+const RENEWAL_CHECK: Duration = Duration::from_secs(60);
+/// Our own commands to the directory have this bit; the resolver's are below 2³³.
+pub(super) const OWN_COMMAND: CommandId = 1 << 40;
+
+#[derive(Debug)]
+pub(super) struct Presence {
+    advertise: Vec<SocketAddr>,
+    directory_port: u16,
+    local: Vec<SocketAddr>,
+    /// Where each super peer saw us.
+    seen: BTreeMap<NodeId, SocketAddr>,
+    contact: Option<Contact>,
+    sequence: u64,
+    candidates: Vec<Candidate>,
+    /// Homes that keep the current whereabouts.
+    confirmed: BTreeSet<NodeId>,
+    issue_at: Instant,
+    repeat_at: Option<Instant>,
+    lease_at: Instant,
+    renew_at: Instant,
+    next_command: CommandId,
+    /// Commands to the directory under way: whether they publish the passport.
+    publishing: BTreeMap<CommandId, bool>,
+    pub(super) lease_published: bool,
+    pub(super) whereabouts_published: bool,
+    pub(super) directory_server: bool,
+    pub(super) directory_peers: usize,
+    announced_ready: bool,
+}
+
+impl Presence {
+    pub(super) const fn new(advertise: Vec<SocketAddr>, directory_port: u16, now: Instant) -> Self {
+        Self {
+            advertise,
+            directory_port,
+            local: Vec::new(),
+            seen: BTreeMap::new(),
+            contact: None,
+            sequence: 0,
+            candidates: Vec::new(),
+            confirmed: BTreeSet::new(),
+            issue_at: now,
+            repeat_at: None,
+            lease_at: now,
+            renew_at: now,
+            next_command: OWN_COMMAND,
+            publishing: BTreeMap::new(),
+            lease_published: false,
+            whereabouts_published: false,
+            directory_server: false,
+            directory_peers: 0,
+            announced_ready: false,
+        }
+    }
+
+    /// Our contact as last signed.
+    pub(super) fn contact(&self) -> &Contact {
+        self.contact.as_ref().expect("signed when the node was made")
+    }
+
+    /// Where others may try us.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        self.candidates.clone()
+    }
+
+    /// Whether an interface of ours has a public address.
+    pub(super) fn is_open(&self) -> bool {
+        self.advertise.iter().chain(&self.local).any(|at| is_public(at.ip()))
+    }
+
+    /// Whether these addresses are news.
+    pub(super) fn set_local(&mut self, mut local: Vec<SocketAddr>, now: Instant) -> bool {
+        local.sort_unstable();
+        let changed = self.local != local;
+        if changed {
+            self.local = local;
+            self.seen.clear();
+            self.change(now);
+        }
+        changed
+    }
+
+    /// A super peer saw us there.
+    pub(super) fn observe(&mut self, by: NodeId, at: SocketAddr, now: Instant) {
+        if self.seen.insert(by, at) != Some(at) {
+            self.change(now);
+        }
+    }
+
+    pub(super) fn homes_changed(&mut self, now: Instant) {
+        self.change(now);
+    }
+
+    fn change(&mut self, now: Instant) {
+        self.issue_at = self.issue_at.min(now + SETTLE);
+    }
+
+    pub(super) fn handle_reply(&mut self, reply: &Reply) {
+        match reply {
+            Reply::State { server, peers } => {
+                (self.directory_server, self.directory_peers) = (*server, *peers)
+            }
+            Reply::Finished { id, ok } => {
+                if let Some(lease) = self.publishing.remove(id) {
+                    let flag =
+                        if lease { &mut self.lease_published } else { &mut self.whereabouts_published };
+                    *flag = *flag || *ok;
+                }
+            }
+            Reply::Found { .. } => {}
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.repeat_at.into_iter().fold(self.issue_at.min(self.lease_at).min(self.renew_at), Instant::min)
+    }
+
+    fn command_id(&mut self, lease: bool) -> CommandId {
+        self.next_command += 1;
+        self.publishing.insert(self.next_command, lease);
+        self.next_command
+    }
+
+    /// Candidates in the order in which they are worth trying, as many as fit.
+    fn gather(&self, relays: &[SocketAddr]) -> Vec<Candidate> {
+        let of = |kind| move |at: &SocketAddr| Candidate { kind, at: *at };
+        let (public, private): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            self.local.iter().partition(|at| is_public(at.ip()));
+        let seen: BTreeSet<SocketAddr> =
+            self.seen.values().filter(|at| !self.local.contains(at)).copied().collect();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let all = (self.advertise.iter().map(of(CandidateKind::Host)))
+            .chain(public.iter().map(of(CandidateKind::Host)))
+            .chain(seen.iter().take(3).map(of(CandidateKind::Reflexive)))
+            .chain(relays.iter().map(of(CandidateKind::Relay)))
+            .chain(private.iter().map(of(CandidateKind::Host)));
+        for candidate in all {
+            if candidates.len() < Whereabouts::MAX_CANDIDATES
+                && !candidates.iter().any(|other| other.at == candidate.at && other.kind == candidate.kind)
+            {
+                candidates.push(candidate);
+            }
+        }
+        candidates
+    }
+
+    /// Where the directory is served: next to every public candidate.
+    fn directory(&self) -> Vec<SocketAddr> {
+        let hosts = self.candidates.iter().filter(|candidate| candidate.kind == CandidateKind::Host);
+        let port = self.directory_port;
+        let (public, private): (Vec<SocketAddr>, Vec<SocketAddr>) = hosts
+            .map(|candidate| SocketAddr::new(candidate.at.ip(), port))
+            .partition(|at| is_public(at.ip()));
+        let chosen = if public.is_empty() { private } else { public };
+        chosen.into_iter().take(Whereabouts::MAX_HOMES).collect()
+    }
+}
+
+impl Node {
+    /// Sign anew where we are.
+    pub(super) fn issue_whereabouts(&mut self) {
+        let (now, unix) = (self.now.instant, self.now.unix);
+        let homes: Vec<NodeId> = self.homes.ids().take(Whereabouts::MAX_HOMES).collect();
+        let homes = if self.is_super_peer() { Vec::new() } else { homes };
+        let relays: Vec<SocketAddr> =
+            homes.iter().filter_map(|home| self.peers.get(home).and_then(Peer::direct_remote)).collect();
+        let presence = &mut self.presence;
+        presence.candidates = presence.gather(&relays);
+        presence.sequence = (presence.sequence + 1).max(unix.0 * 1000);
+        let whereabouts = Whereabouts {
+            node: self.me.passport.node,
+            sequence: presence.sequence,
+            tunnel_key: self.crypto.public(),
+            candidates: presence.candidates.clone(),
+            homes,
+            directory: if presence.directory_port == 0 { Vec::new() } else { presence.directory() },
+            nat: NatClass::Unknown,
+            issued: unix,
+            expires: unix + WHEREABOUTS_LIFE,
+        };
+        let whereabouts = Signed::new(&whereabouts, &self.network.id, &self.key);
+        let contact = Contact { credential: self.me.credential.clone(), whereabouts };
+        self.presence.contact = Some(contact.clone());
+        self.presence.issue_at = now + WHEREABOUTS_REFRESH;
+        self.presence.confirmed.clear();
+        if let Ok(place) = contact.verify(&self.network, unix) {
+            self.resolver.learn_place(place, self.now);
+        }
+    }
+
+    pub(super) fn on_presence_timeout(&mut self) {
+        let now = self.now.instant;
+        if self.presence.issue_at <= now {
+            self.issue_whereabouts();
+            self.publish_whereabouts();
+            if self.is_super_peer() {
+                self.publish_place_in_directory();
+            }
+        }
+        if self.presence.repeat_at.is_some_and(|at| at <= now) {
+            self.publish_whereabouts();
+        }
+        if self.presence.lease_at <= now {
+            self.presence.lease_at = now + LEASE_REFRESH;
+            if self.is_super_peer() {
+                self.publish_lease_in_directory();
+            }
+        }
+        if self.presence.renew_at <= now {
+            self.presence.renew_at = now + RENEWAL_CHECK;
+            self.renew_if_due();
+        }
+    }
+
+    /// Give the whereabouts to every home that does not have them yet.
+    fn publish_whereabouts(&mut self) {
+        let homes: Vec<NodeId> = self.homes.ids().collect();
+        let behind = homes.into_iter().filter(|home| !self.presence.confirmed.contains(home));
+        let behind: Vec<NodeId> = behind.collect();
+        self.presence.repeat_at = (!behind.is_empty()).then(|| self.now.instant + REPEAT);
+        let contact = self.presence.contact().clone();
+        for home in behind {
+            self.send(home, &Message::Publish { contact: contact.clone() });
+        }
+    }
+
+    /// A home keeps our whereabouts.
+    pub(super) fn on_published(&mut self, by: NodeId, sequence: u64) {
+        if sequence == self.presence.sequence {
+            self.presence.confirmed.insert(by);
+            self.presence.whereabouts_published = true;
+            self.presence.lease_published = true;
+        }
+    }
+
+    fn publish_place_in_directory(&mut self) {
+        let id = self.presence.command_id(false);
+        let key = RecordKey::whereabouts(&self.network.id, &self.me.passport.node);
+        let value = Record::Whereabouts(self.presence.contact().clone()).encode();
+        let command = Command::Publish { id, key, value, life: WHEREABOUTS_LIFE };
+        self.outputs.push_back(Output::Command(command));
+    }
+
+    fn publish_lease_in_directory(&mut self) {
+        let value = Record::Passport(self.me.credential.clone()).encode();
+        let life = self.me.passport.not_after.since(self.now.unix).min(LEASE_REFRESH * 2);
+        for key in record::keys(&self.network, &self.me) {
+            let id = self.presence.command_id(true);
+            let command = Command::Publish { id, key, value: value.clone(), life };
+            self.outputs.push_back(Output::Command(command));
+        }
+    }
+
+    /// Our addresses changed: every mapping in every NAT is another one.
+    pub(super) fn on_links_changed(&mut self) {
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        let now = self.now.instant;
+        for node in nodes {
+            let Some(peer) = self.peer(node) else { continue };
+            let (unasked, active) = (peer.paths.unasked(), peer.is_active(now));
+            let searches = active && !peer.is_home;
+            if searches && peer.path().is_some_and(|path| !path.is_direct()) {
+                peer.punch.start(now);
+            }
+            if let Some(path) = unasked {
+                self.probe(node, path);
+            }
+        }
+    }
+
+    /// Renew the passport when a third of its life is left.
+    fn renew_if_due(&mut self) {
+        let passport = &self.me.passport;
+        let life = passport.not_after.since(passport.not_before);
+        if passport.not_after.since(self.now.unix) > life / 3 {
+            return;
+        }
+        if let Some(credential) = self.renew_own() {
+            return self.on_renewed(&credential);
+        }
+        let homes: Vec<NodeId> = self.homes.ids().collect();
+        for home in homes {
+            self.send(home, &Message::Renew);
+        }
+    }
+
+    /// A login server gave us a new passport.
+    pub(super) fn on_renewed(&mut self, credential: &Credential) {
+        let Ok(member) = credential.verify(&self.network, self.now.unix) else {
+            return self.drop(crate::verdict::Drop::BadDocument);
+        };
+        if member.passport.node != self.me.passport.node || member.passport.serial <= self.me.passport.serial
+        {
+            return;
+        }
+        let until = member.passport.not_after;
+        let moved = member.passport.address4 != self.me.passport.address4;
+        self.me = member;
+        self.table_stale |= moved;
+        self.outputs.push_back(Output::Persist(Persist::Passport(credential.clone())));
+        self.event(Event::Renewed { until });
+        self.presence.issue_at = self.now.instant;
+        self.presence.lease_at = self.now.instant;
+    }
+
+    /// Whether traffic can be expected to flow; told once.
+    pub(super) fn is_ready(&self) -> bool {
+        let connected = self.is_super_peer() || self.homes.up() > 0;
+        connected && self.presence.whereabouts_published
+    }
+
+    pub(super) fn announce_ready(&mut self) {
+        let ready = self.is_ready();
+        if ready && !self.presence.announced_ready {
+            self.presence.announced_ready = true;
+            self.event(Event::Ready);
+        }
+    }
+}

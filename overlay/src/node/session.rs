@@ -1,0 +1,354 @@
+//! A session that stands: control messages, probes, paths moving up and down.
+
+use std::sync::atomic::Ordering;
+
+use rand_core::Rng;
+
+use super::{Event, Method, Node};
+use crate::document::{Candidate, Roles};
+use crate::forward::SlotId;
+use crate::id::NodeId;
+use crate::locator::{Locator, is_public};
+use crate::packet::udp6::Udp6;
+use crate::paths;
+use crate::peer::{Dial, Peer};
+use crate::punch;
+use crate::tunnel::OVERHEAD;
+use crate::verdict::Drop;
+use crate::wire::control::{self, Message};
+
+/// IPv6 (40) and UDP (8) headers.
+const HEADERS: usize = 48;
+
+impl Node {
+    /// Send a control message along the path in use; `false` if there is no session.
+    pub(super) fn send(&mut self, to: NodeId, message: &Message) -> bool {
+        let path = self.peers.get(&to).and_then(Peer::path);
+        path.is_some_and(|path| self.send_along(to, path, message))
+    }
+
+    /// Send a control message a certain way.
+    pub(super) fn send_along(&mut self, to: NodeId, way: Locator, message: &Message) -> bool {
+        let payload = message.encode();
+        debug_assert!(payload.len() <= control::MAX, "{message:?} is too long");
+        let datagram = Udp6 {
+            source: self.own6,
+            destination: to.address6(&self.network.id),
+            source_port: control::PORT,
+            destination_port: control::PORT,
+            payload: &payload,
+        };
+        let mut packet = vec![0; HEADERS + payload.len()];
+        let Some(length) = datagram.write(&mut packet) else { return false };
+        self.seal_along(to, way, &packet[..length])
+    }
+
+    /// Seal an inner packet and send it a certain way.
+    pub(super) fn seal_along(&mut self, to: NodeId, way: Locator, packet: &[u8]) -> bool {
+        let mut sealed = vec![0; packet.len() + OVERHEAD];
+        let Some(peer) = self.peers.get(&to) else { return false };
+        let Some(length) = peer.tunnel().seal(packet, &mut sealed) else { return false };
+        self.transmit(way, &sealed[..length]);
+        true
+    }
+
+    /// The session stands: something authentic came this way.
+    pub(super) fn on_established(&mut self, node: NodeId, from: Locator) {
+        let now = self.now.instant;
+        let method = self.method(node, from);
+        let Some(peer) = self.peer(node) else { return };
+        peer.hear(now);
+        peer.dial = None;
+        peer.counters.announced.store(false, Ordering::Relaxed);
+        let first = peer.path().is_none();
+        peer.paths.confirm(from, method, now);
+        let candidates = peer.place.as_ref().map(|place| place.whereabouts.candidates.clone());
+        peer.punch.learn(&candidates.unwrap_or_default());
+        let packets: Vec<_> = peer.backlog.drain().collect();
+        if !packets.is_empty() {
+            peer.awaken(now);
+        }
+        self.reselect(node);
+        for packet in packets {
+            self.forward_now(node, &packet);
+        }
+        if first {
+            self.probe(node, from);
+            self.flush_pings(node);
+            self.on_session(node);
+        }
+    }
+
+    /// Send a data packet along the path in use.
+    pub(super) fn forward_now(&mut self, node: NodeId, packet: &[u8]) {
+        let path = self.peers.get(&node).and_then(Peer::path);
+        if path.is_some_and(|path| self.seal_along(node, path, packet)) {
+            self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
+            if let Some(peer) = self.peers.get(&node) {
+                peer.counters.sent(packet.len() as u64);
+            }
+        } else {
+            self.drop(Drop::Unreachable);
+        }
+    }
+
+    /// How a path that leads there must have been found.
+    fn method(&self, node: NodeId, at: Locator) -> Method {
+        let Locator::Direct(at) = at else { return Method::Relayed };
+        let peer_is_super =
+            self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER));
+        if !is_public(at.ip()) {
+            Method::Local
+        } else if peer_is_super {
+            Method::Public
+        } else if self.is_super_peer() || self.presence.is_open() {
+            Method::Reversed
+        } else {
+            Method::Punched
+        }
+    }
+
+    /// Send a probe on a path that has proved itself; the token.
+    pub(super) fn probe(&mut self, node: NodeId, way: Locator) -> u64 {
+        let token = self.rng.next_u64();
+        self.send_along(node, way, &Message::Probe { token });
+        let now = self.now.instant;
+        if let Some(peer) = self.peer(node) {
+            peer.paths.sent(way, token, now);
+        }
+        token
+    }
+
+    /// Choose the path again, and let everybody know if it changed.
+    pub(super) fn reselect(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let super_peers = self.is_super_peer();
+        let Some(peer) = self.peer(node) else { return };
+        let Some(path) = peer.paths.select(now) else { return };
+        let has_relay = !super_peers && !peer.member.passport.roles.includes(Roles::SUPER_PEER);
+        if path.is_direct() {
+            peer.punch.stop();
+        } else if peer.is_active(now) && has_relay && !peer.punch.is_running() {
+            peer.punch.start(now);
+        }
+        let name = peer.name().to_owned();
+        self.table_stale = true;
+        self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
+    }
+
+    /// A control message.
+    pub(super) fn on_control(&mut self, slot: SlotId, from: Locator, packet: &[u8]) {
+        let Some(node) = self.by_slot(slot) else { return };
+        let message = Udp6::parse(packet)
+            .filter(|udp| udp.source == node.address6(&self.network.id) && udp.destination == self.own6)
+            .and_then(|udp| Message::decode(udp.payload));
+        let Some(message) = message else { return self.drop(Drop::BadMessage) };
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        peer.hear(now);
+        match message {
+            Message::Probe { token } => self.on_probe(node, from, token),
+            Message::ProbeAck { token, seen } => self.on_probe_ack(node, token, seen),
+            Message::Candidates { candidates, answer } => self.on_candidates(node, &candidates, answer),
+            Message::Bye => self.on_bye(node),
+            other => self.on_service_message(node, other),
+        }
+    }
+
+    fn on_probe(&mut self, node: NodeId, from: Locator, token: u64) {
+        let seen = from.is_direct().then(|| from.remote());
+        self.send_along(node, from, &Message::ProbeAck { token, seen });
+        if let Locator::Direct(at) = from
+            && self.peers.get(&node).is_some_and(|peer| peer.paths.find(from).is_none())
+        {
+            let method = self.method(node, from);
+            if let Some(peer) = self.peer(node) {
+                peer.punch.saw(at, method);
+            }
+            self.try_at(node, at);
+        }
+    }
+
+    /// Probe a place that has not answered yet.
+    fn try_at(&mut self, node: NodeId, at: std::net::SocketAddr) {
+        let token = self.rng.next_u64();
+        self.send_along(node, Locator::Direct(at), &Message::Probe { token });
+        let now = self.now.instant;
+        if let Some(peer) = self.peer(node) {
+            peer.punch.sent(token, at, now);
+        }
+    }
+
+    fn on_probe_ack(&mut self, node: NodeId, token: u64, seen: Option<std::net::SocketAddr>) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        if let Some((_, rtt)) = peer.paths.answered(token, now) {
+            self.on_pong(node, token, rtt);
+        } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
+            let path = Locator::Direct(at);
+            peer.paths.confirm(path, method, now);
+            peer.paths.measured(path, rtt);
+        } else {
+            return;
+        }
+        self.reselect(node);
+        if let Some(seen) = seen
+            && self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER))
+        {
+            self.presence.observe(node, seen, now);
+        }
+    }
+
+    fn on_candidates(&mut self, node: NodeId, candidates: &[Candidate], answer: bool) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        peer.punch.forget_targets();
+        peer.punch.learn(candidates);
+        if !peer.path().is_some_and(|path| path.is_direct()) {
+            peer.punch.join(now);
+        }
+        if answer {
+            let ours = self.presence.candidates();
+            self.send(node, &Message::Candidates { candidates: ours, answer: false });
+        }
+    }
+
+    fn on_bye(&mut self, node: NodeId) {
+        self.resolver.forget_place(&node);
+        let Some(peer) = self.peer(node) else { return };
+        if peer.is_home {
+            self.on_path_lost(node);
+        } else {
+            self.remove_peer(node);
+        }
+    }
+
+    /// Authentic data came from a place that is not the path in use.
+    pub(super) fn on_strayed(&mut self, slot: SlotId, from: Locator) {
+        let Some(node) = self.by_slot(slot) else { return };
+        let Some(peer) = self.peer(node) else { return };
+        let known = peer.paths.find(from).is_some();
+        let unasked = peer.paths.unasked();
+        match from {
+            Locator::Direct(at) if !known => self.try_at(node, at),
+            Locator::Direct(_) => _ = self.probe(node, from),
+            Locator::Relayed { .. } if !known => {
+                let now = self.now.instant;
+                if let Some(peer) = self.peer(node) {
+                    peer.paths.confirm(from, Method::Relayed, now);
+                }
+            }
+            Locator::Relayed { .. } => {}
+        }
+        if let Some(path) = unasked {
+            self.probe(node, path);
+        }
+    }
+
+    /// Data flows again after a silence.
+    pub(super) fn on_woken(&mut self, slot: SlotId) {
+        let Some(node) = self.by_slot(slot) else { return };
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        peer.awaken(now);
+        let (unasked, relayed) = (peer.paths.unasked(), peer.path().is_some_and(|path| !path.is_direct()));
+        if let Some(path) = unasked {
+            self.probe(node, path);
+        }
+        if relayed {
+            self.search(node);
+        }
+    }
+
+    /// Look for a direct path, unless that makes no sense.
+    fn search(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        if !peer.punch.is_running() {
+            peer.punch.start(now);
+        }
+    }
+
+    /// Everything that is due for one peer.
+    pub(super) fn on_peer_timeout(&mut self, node: NodeId) {
+        self.touched.insert(node);
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        if !peer.is_home && peer.is_forgotten(now) {
+            return self.remove_peer(node);
+        }
+        if peer.sample(now) {
+            self.on_tick(node);
+        }
+        self.on_dial_timeout(node);
+        self.on_paths_timeout(node);
+        self.on_punch_timeout(node);
+        self.expire_pings(node);
+    }
+
+    fn on_tick(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        let mut message = [0; crate::tunnel::HANDSHAKE_ROOM];
+        let due = peer.tunnel().handle_timeout(&mut message, now);
+        let (path, has_session, active) = (peer.path(), peer.has_session(), peer.is_active(now));
+        if !active {
+            peer.punch.stop();
+        }
+        if let (Some(length), Some(path)) = (due, path) {
+            self.transmit(path, &message[..length]);
+        }
+        match path {
+            Some(_) if !has_session => self.on_path_lost(node),
+            Some(path) if active && !path.is_direct() => self.search(node),
+            _ => {}
+        }
+    }
+
+    fn on_paths_timeout(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        let had_path = peer.path().is_some();
+        let (active, kept) = (peer.is_active(now), peer.is_kept(now));
+        for due in peer.paths.handle_timeout(active, kept, now) {
+            match due {
+                paths::Due::Probe(way) => _ = self.probe(node, way),
+                paths::Due::Died(way) => tracing::debug!(?node, ?way, "path died"),
+            }
+        }
+        self.reselect(node);
+        if had_path && self.peers.get(&node).is_some_and(|peer| peer.path().is_none()) {
+            self.on_path_lost(node);
+        }
+    }
+
+    /// No path is left, or no session: begin again if anybody cares.
+    pub(super) fn on_path_lost(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        peer.paths.clear();
+        peer.punch.stop();
+        peer.counters.announced.store(false, Ordering::Relaxed);
+        let wanted = peer.is_home || peer.is_active(now);
+        self.table_stale = true;
+        self.on_session_lost(node);
+        if wanted && let Some(peer) = self.peer(node) {
+            peer.dial = Some(Dial { begun: now, attempts: 0, next: now });
+            self.attempt(node);
+        }
+    }
+
+    fn on_punch_timeout(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        for due in peer.punch.handle_timeout(now) {
+            match due {
+                punch::Due::Exchange => {
+                    let candidates = self.presence.candidates();
+                    self.send(node, &Message::Candidates { candidates, answer: true });
+                }
+                punch::Due::Probe(at) => self.try_at(node, at),
+            }
+        }
+    }
+}

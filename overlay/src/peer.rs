@@ -1,0 +1,210 @@
+//! A peer: somebody we have, had or want a tunnel with.
+//!
+//! Owns: the tunnel's slot, its paths, the search for better ones, what waits for it, and every deadline of one
+//! peer. [`crate::node::Node`] carries out what is due.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use crate::backlog::Backlog;
+use crate::document::{Member, Place, Verified};
+use crate::forward::{Slot, SlotCounters, SlotId};
+use crate::id::{NetworkId, NodeId, TunnelKey};
+use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
+use crate::locator::{Channel, Locator};
+use crate::node::RequestId;
+use crate::paths::Paths;
+use crate::punch::Punch;
+use crate::timing::Instant;
+use crate::tunnel::{SharedTunnel, Tunnel};
+
+/// Trying to get a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial {
+    pub(crate) begun: Instant,
+    pub(crate) attempts: u32,
+    pub(crate) next: Instant,
+}
+
+/// A user's ping under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ping {
+    pub(crate) request: RequestId,
+    pub(crate) deadline: Instant,
+    /// Set once the echo left; until then there is no session.
+    pub(crate) sent: Option<(u64, Instant)>,
+}
+
+pub(crate) struct Peer {
+    pub(crate) member: Verified<Member>,
+    /// Where it said it is, when we dialled or it knocked.
+    pub(crate) place: Option<Verified<Place>>,
+    pub(crate) key: TunnelKey,
+    pub(crate) slot: SlotId,
+    pub(crate) index: u32,
+    pub(crate) tunnel: SharedTunnel,
+    pub(crate) counters: Arc<SlotCounters>,
+    pub(crate) paths: Paths,
+    pub(crate) punch: Punch,
+    pub(crate) backlog: Backlog,
+    /// Ours, for whatever relay leads to it.
+    pub(crate) channel: Channel,
+    pub(crate) dial: Option<Dial>,
+    /// We keep a tunnel with it at all times.
+    pub(crate) is_home: bool,
+    pub(crate) pings: BTreeMap<RequestId, Ping>,
+    /// When a hint last made us doubt the session.
+    pub(crate) doubted: Option<Instant>,
+    tick: Instant,
+    /// Counters as last seen: out, in.
+    seen: (u64, u64),
+    /// Data flowed last.
+    used: Instant,
+    /// Anything authentic came last.
+    heard: Instant,
+    born: Instant,
+    /// The armed deadline, as the node's heap has it.
+    pub(crate) wake: Option<Instant>,
+}
+
+/// The parts of a peer that are new with every tunnel.
+pub(crate) struct Fresh {
+    pub(crate) key: TunnelKey,
+    pub(crate) slot: SlotId,
+    pub(crate) index: u32,
+    pub(crate) tunnel: SharedTunnel,
+    pub(crate) channel: Channel,
+}
+
+impl Peer {
+    pub(crate) fn new(member: Verified<Member>, fresh: Fresh, now: Instant) -> Self {
+        Self {
+            member,
+            place: None,
+            key: fresh.key,
+            slot: fresh.slot,
+            index: fresh.index,
+            tunnel: fresh.tunnel,
+            counters: Arc::default(),
+            paths: Paths::new(),
+            punch: Punch::new(),
+            backlog: Backlog::default(),
+            channel: fresh.channel,
+            dial: None,
+            is_home: false,
+            pings: BTreeMap::new(),
+            doubted: None,
+            tick: now + TICK_IDLE,
+            seen: (0, 0),
+            used: now,
+            heard: now,
+            born: now,
+            wake: None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.member.passport.node
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.member.passport.name
+    }
+
+    pub(crate) fn tunnel(&self) -> MutexGuard<'_, dyn Tunnel + 'static> {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_session(&self) -> bool {
+        self.tunnel().session_age_s().is_some()
+    }
+
+    /// The path in use, if there is a session to use it with.
+    pub(crate) fn path(&self) -> Option<Locator> {
+        self.paths.selected().map(|path| path.locator)
+    }
+
+    pub(crate) fn is_active(&self, now: Instant) -> bool {
+        now.since(self.used) < ACTIVE && self.used > self.born
+    }
+
+    /// Whether the path is kept open though nothing flows.
+    pub(crate) fn is_kept(&self, now: Instant) -> bool {
+        self.is_home || (self.used > self.born && now.since(self.used) < WARM)
+    }
+
+    /// Something authentic came.
+    pub(crate) fn hear(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// Data flows, or is about to.
+    pub(crate) fn awaken(&mut self, now: Instant) {
+        self.used = now;
+        self.tick = self.tick.min(now + TICK_ACTIVE);
+    }
+
+    /// Look at the counters; let the tunnel's timers run if it is time. Whether they should.
+    pub(crate) fn sample(&mut self, now: Instant) -> bool {
+        if now < self.tick {
+            return false;
+        }
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let counted = (load(&self.counters.tx_bytes), load(&self.counters.rx_bytes));
+        if counted.1 != self.seen.1 {
+            self.heard = now;
+        }
+        if counted != self.seen {
+            self.seen = counted;
+            self.used = now;
+        }
+        let active = self.is_active(now);
+        if !active {
+            self.counters.awake.store(false, Ordering::Relaxed);
+        }
+        self.tick = now + if active { TICK_ACTIVE } else { TICK_IDLE };
+        true
+    }
+
+    /// Whether nobody needs it any more.
+    pub(crate) fn is_forgotten(&self, now: Instant) -> bool {
+        now >= self.forget_at()
+    }
+
+    fn forget_at(&self) -> Instant {
+        let last = self.used.max(self.heard);
+        if self.paths.selected().is_some() { last + FORGET } else { last + FORGET_STRANGER }
+    }
+
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Instant {
+        let (active, kept) = (self.is_active(now), self.is_kept(now));
+        let dial = self.dial.map(|dial| dial.next);
+        let ping = self.pings.values().map(|ping| ping.deadline).min();
+        let forget = (!self.is_home).then(|| self.forget_at());
+        [dial, ping, forget, self.paths.poll_timeout(active, kept), self.punch.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .fold(self.tick, Instant::min)
+    }
+
+    /// As forwarding sees it.
+    pub(crate) fn as_slot(&self, network: &NetworkId) -> Slot {
+        Slot {
+            id: self.slot,
+            index: self.index,
+            tunnel: Arc::clone(&self.tunnel),
+            path: self.path(),
+            address4: self.member.passport.address4,
+            address6: self.id().address6(network),
+            counters: Arc::clone(&self.counters),
+        }
+    }
+
+    /// Where the path in use goes, if straight.
+    pub(crate) fn direct_remote(&self) -> Option<SocketAddr> {
+        self.path().filter(Locator::is_direct).map(|path| path.remote())
+    }
+}
