@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use frejus_overlay::document::{
-    Candidate, CandidateKind, Contact, Credential, Genesis, Grant, NatClass, Network, Roles, Signed, Whereabouts,
+    Candidate, CandidateKind, Contact, Credential, Genesis, Grant, NatClass, Network, Roles, Signed,
+    Whereabouts,
 };
 use frejus_overlay::id::{NodeId, TunnelKey};
 use frejus_overlay::login::{Entry, LoginServer};
@@ -108,8 +109,7 @@ impl Founder {
         let secret = self.code_secret(roles, EPOCH);
         let keys = Keys::new(self.seed, name);
         let id = &self.network.id;
-        let request =
-            Request::new(id, &keys.key, keys.tunnel_key, Some(name.to_owned()), secret, EPOCH);
+        let request = Request::new(id, &keys.key, keys.tunnel_key, Some(name.to_owned()), secret, EPOCH);
         let (credential, entries) = self.server.enrol(&request, EPOCH).expect("a fresh code");
         self.ledger.extend(entries);
         credential
@@ -120,7 +120,8 @@ impl Founder {
         self.invited += 1;
         let secret = derive(self.seed, &format!("code {}", self.invited));
         let secret: [u8; 16] = secret[..16].try_into().expect("sixteen bytes");
-        let invitation = Invitation { roles, uses: 1, life: Duration::from_secs(86_400), name: None, address: None };
+        let invitation =
+            Invitation { roles, uses: 1, life: Duration::from_secs(86_400), name: None, address: None };
         self.ledger.extend(self.server.invite(&invitation, secret, now).expect("a sensible invitation"));
         secret
     }

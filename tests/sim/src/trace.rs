@@ -95,8 +95,12 @@ impl Trace {
                     let fate = fate.map_or(String::new(), |fate| format!("   ✗ {fate:?}"));
                     format!("{:>8} ──▶ {:<28} {what}{fate}", host(*from), address(*to))
                 }
-                Note::Arrived(at, from, what) => format!("{:>8} ◀── {:<28} {what}", host(*at), address(*from)),
-                Note::Refused(fate, from, to) => format!("{:>8} ✗   {} ▶ {}: {fate:?}", "nat", address(*from), address(*to)),
+                Note::Arrived(at, from, what) => {
+                    format!("{:>8} ◀── {:<28} {what}", host(*at), address(*from))
+                }
+                Note::Refused(fate, from, to) => {
+                    format!("{:>8} ✗   {} ▶ {}: {fate:?}", "nat", address(*from), address(*to))
+                }
                 Note::Said(at, what) => format!("{:>8}  •  {what}", host(*at)),
             };
             let _ = writeln!(text, "{:>12.6} {line}", at.since_start().as_secs_f64());

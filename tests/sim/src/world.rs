@@ -499,7 +499,11 @@ impl World {
             link.cut = cut;
         }
         let pair = (one.min(other), one.max(other));
-        if cut { self.severed.insert(pair) } else { self.severed.remove(&pair) };
+        if cut {
+            self.severed.insert(pair)
+        } else {
+            self.severed.remove(&pair)
+        };
         let what = if cut { "cut from" } else { "mended with" };
         self.trace.note(self.now, Note::Said(one, format!("{what} {}", self.hosts[other.0].name)));
     }
