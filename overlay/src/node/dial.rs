@@ -109,7 +109,7 @@ impl Node {
         if let Some(wake) = peer.wake {
             self.wakes.remove(&(wake, node));
         }
-        self.counters.drop_many(Drop::Unreachable, peer.backlog.len() as u64);
+        self.counters.count_many(Drop::Unreachable, peer.backlog.len() as u64);
         self.table_stale = true;
     }
 
