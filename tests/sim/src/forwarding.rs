@@ -142,7 +142,7 @@ impl Forwarding {
     fn open(&mut self, from: Locator, receiver: u32, datagram: &[u8], now: Instant) -> Vec<Deed> {
         let table = self.table.clone();
         let Some((table, slot)) = table.as_deref().and_then(|t| Some((t, t.by_receiver(receiver)?))) else {
-            self.counters.drop_many(Drop::UnknownSession, 1);
+            self.counters.count(Drop::UnknownSession);
             return self.stranger(from.remote(), now);
         };
         let mut inner = vec![0; datagram.len()];
@@ -172,9 +172,9 @@ impl Forwarding {
 
     fn deliver(&mut self, table: &Table, slot: &Slot, from: Locator, packet: Vec<u8>) -> Vec<Deed> {
         let Some((source, destination)) = app::addresses(&packet) else { return self.drop(Drop::Malformed) };
-        slot.counters.received(packet.len() as u64);
         match table.inward(slot, source, destination, is_control(&packet)) {
             Inward::Deliver => {
+                slot.counters.received(packet.len() as u64);
                 self.counters.packets_in.fetch_add(1, Ordering::Relaxed);
                 vec![Deed::Tun(packet)]
             }
@@ -195,7 +195,7 @@ impl Forwarding {
     }
 
     fn drop(&self, reason: Drop) -> Vec<Deed> {
-        self.counters.drop_many(reason, 1);
+        self.counters.count(reason);
         Vec::new()
     }
 }

@@ -169,18 +169,33 @@ fn a_killed_peer_is_back_in_seconds() {
     }
 }
 
+/// Kill `b`, let it be away, start it; how long until its first letter was answered, sent when `then` says so.
+fn speaks_first(seed: u64, then: impl Fn(&World) -> bool) -> Duration {
+    let (mut world, _) = talking(homes(seed), SECOND * 10);
+    let b = world.id("b");
+    world.run_for(SECOND * 10);
+    world.kill(b);
+    world.run_for(SECOND);
+    world.start(b);
+    world.run_until(SECOND * 5, then).expect("ready");
+    let letter = world.send("b", "a", Kind::Request);
+    world.run_until(SECOND * 20, |w| w.answered(letter).is_some()).expect("an answer")
+}
+
 #[test]
 fn a_killed_peer_may_speak_first() {
     for seed in SEEDS {
-        let (mut world, _) = talking(homes(seed), SECOND * 10);
-        let b = world.id("b");
-        world.run_for(SECOND * 10);
-        world.kill(b);
-        world.run_for(SECOND);
-        world.start(b);
-        let letter = world.send("b", "a", Kind::Request);
-        let took = world.run_until(SECOND * 10, |w| w.answered(letter).is_some()).expect("an answer");
-        println!("seed {seed}: answered {took:?} after the restart");
+        let took = speaks_first(seed, |world| world.is_ready("b"));
+        println!("seed {seed}: answered {took:?} after it was ready again");
+        assert!(took <= SECOND * 3, "{took:?}");
+    }
+}
+
+#[test]
+fn what_an_application_sends_before_its_node_is_ready_waits() {
+    for seed in SEEDS {
+        let took = speaks_first(seed, |_| true);
+        println!("seed {seed}: answered {took:?} after the start");
         assert!(took <= SECOND * 3, "{took:?}");
     }
 }
