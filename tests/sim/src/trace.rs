@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use frejus_overlay::timing::Instant;
 use frejus_overlay::wire::{self, Frame, Wireguard};
@@ -16,9 +17,9 @@ use crate::internet::{Fate, HostId};
 #[derive(Clone, Debug)]
 pub enum Note {
     /// A host sent a datagram; `fate` if it went nowhere.
-    Sent(HostId, SocketAddr, String, Option<Fate>),
+    Sent(HostId, SocketAddr, Arc<[u8]>, Option<Fate>),
     /// A datagram reached a host.
-    Arrived(HostId, SocketAddr, String),
+    Arrived(HostId, SocketAddr, Arc<[u8]>),
     /// A NAT did not let it in.
     Refused(Fate, SocketAddr, SocketAddr),
     /// Something a host did or heard.
@@ -72,7 +73,11 @@ impl Trace {
         self.datagrams += 1;
         self.digest.update(at.since_start().as_nanos().to_be_bytes());
         self.digest.update((from.0 as u64).to_be_bytes());
-        self.digest.update(to.to_string());
+        match to.ip() {
+            IpAddr::V4(v4) => self.digest.update(v4.octets()),
+            IpAddr::V6(v6) => self.digest.update(v6.octets()),
+        }
+        self.digest.update(to.port().to_be_bytes());
         self.digest.update(bytes);
         if let Some(capture) = &mut self.capture {
             capture.push(Captured { at, from, to, bytes: bytes.to_vec() });
@@ -91,11 +96,13 @@ impl Trace {
         let mut text = String::new();
         for (at, note) in &self.notes {
             let line = match note {
-                Note::Sent(from, to, what, fate) => {
+                Note::Sent(from, to, bytes, fate) => {
+                    let what = describe(bytes);
                     let fate = fate.map_or(String::new(), |fate| format!("   ✗ {fate:?}"));
                     format!("{:>8} ──▶ {:<28} {what}{fate}", host(*from), address(*to))
                 }
-                Note::Arrived(at, from, what) => {
+                Note::Arrived(at, from, bytes) => {
+                    let what = describe(bytes);
                     format!("{:>8} ◀── {:<28} {what}", host(*at), address(*from))
                 }
                 Note::Refused(fate, from, to) => {

@@ -22,7 +22,7 @@ use crate::host::{Host, Traffic};
 use crate::internet::{Flight, HostId, Internet};
 use crate::laws::Laws;
 use crate::link::HEADERS;
-use crate::trace::{Note, Trace, describe};
+use crate::trace::{Note, Trace};
 
 /// What will happen.
 enum Happening {
@@ -371,24 +371,29 @@ impl World {
         let host = &mut self.hosts[from.0];
         host.traffic.out += (bytes.len() + HEADERS) as u64;
         let outcome = self.internet.depart((from, host.realm), host.address, to, bytes.len(), self.now);
-        self.trace.note(self.now, Note::Sent(from, to, describe(bytes), outcome.as_ref().err().copied()));
+        let bytes: Arc<[u8]> = bytes.into();
+        self.trace.note(self.now, Note::Sent(from, to, Arc::clone(&bytes), outcome.as_ref().err().copied()));
         if let Ok(flight) = outcome {
-            self.schedule(flight.arrival, Happening::Arrival(flight, bytes.into()));
+            self.schedule(flight.arrival, Happening::Arrival(flight, bytes));
         }
     }
 
-    fn arrive(&mut self, flight: &Flight, bytes: &[u8]) {
+    fn arrive(&mut self, flight: &Flight, bytes: &Arc<[u8]>) {
         match self.internet.arrive(flight) {
-            Ok((id, from, to)) if to == self.hosts[id.0].address => self.receive(id, from, bytes),
+            Ok((id, from, to)) if to == self.hosts[id.0].address => self.deliver(id, from, bytes),
             // No socket listens there.
             Ok(_) => {}
             Err(fate) => self.trace.note(self.now, Note::Refused(fate, flight.source, flight.to)),
         }
     }
 
-    /// A datagram reaches a host's socket.
+    /// A datagram reaches a host's socket, as if from there: what an attacker who can forge a source does.
     pub fn receive(&mut self, id: HostId, from: SocketAddr, bytes: &[u8]) {
-        self.trace.note(self.now, Note::Arrived(id, from, describe(bytes)));
+        self.deliver(id, from, &bytes.into());
+    }
+
+    fn deliver(&mut self, id: HostId, from: SocketAddr, bytes: &Arc<[u8]>) {
+        self.trace.note(self.now, Note::Arrived(id, from, Arc::clone(bytes)));
         let host = &mut self.hosts[id.0];
         host.traffic.inward += (bytes.len() + HEADERS) as u64;
         if host.node.is_none() {

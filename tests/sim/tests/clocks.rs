@@ -68,7 +68,7 @@ fn passports_renew_themselves_and_nobody_notices() {
             .build();
         world.run_until(SECOND * 5, World::all_ready).expect("ready");
         let begun = world.now();
-        let stream = world.stream("a", "b", SECOND * 10, SECOND * 4 * 3600);
+        let stream = world.stream("a", "b", SECOND * 60, SECOND * 4 * 3600);
         world.run_for(SECOND * (4 * 3600 + 10));
         for name in ["s", "a", "b"] {
             let host = world.host(name);

@@ -27,7 +27,9 @@ fn talking(scenario: Scenario, time: Duration) -> (World, StreamId) {
     world.run_until(SECOND * 5, World::all_ready).expect("ready");
     let stream = world.stream("a", "b", TICK, time);
     world.run_until(SECOND * 5, |w| w.is_direct("a", "b")).expect("direct");
-    world.run_for(SECOND * 5);
+    // Trouble comes at any moment.
+    let moment = Duration::from_millis(world.dice().below(2000));
+    world.run_for(SECOND * 5 + moment);
     (world, stream)
 }
 
@@ -66,7 +68,8 @@ fn a_cut_path_is_left_within_two_seconds_and_taken_again() {
 #[test]
 fn paths_do_not_flap_when_nothing_happens() {
     for seed in SEEDS {
-        let (mut world, _) = talking(homes(seed), SECOND * 300);
+        let (mut world, _) = talking(homes(seed), SECOND * 10);
+        world.stream("a", "b", Duration::from_millis(400), SECOND * 300);
         let calm = world.now();
         world.run_for(SECOND * 290);
         let about_b = |event: &Event| matches!(event, Event::Path { name, .. } if name == "b");
@@ -116,7 +119,8 @@ fn a_relayed_pair_survives_a_restart_of_its_relay() {
             scenario.home("a", NatClass::SymmetricRandom).home("b", NatClass::SymmetricRandom).build();
         world.run_until(SECOND * 5, World::all_ready).expect("ready");
         let stream = world.stream("a", "b", TICK, SECOND * 60);
-        world.run_for(SECOND * 10);
+        let moment = Duration::from_millis(world.dice().below(2000));
+        world.run_for(SECOND * 8 + moment);
         let s = world.id("s");
         world.kill(s);
         world.run_for(SECOND * 3);
@@ -138,7 +142,8 @@ fn with_two_super_peers_one_may_die_for_good() {
         world.run_until(SECOND * 10, World::all_ready).expect("ready");
         world.run_for(SECOND * 10);
         let stream = world.stream("a", "b", TICK, SECOND * 60);
-        world.run_for(SECOND * 10);
+        let moment = Duration::from_millis(world.dice().below(2000));
+        world.run_for(SECOND * 8 + moment);
         let via = world.path("a", "b").and_then(|path| path.via).expect("a relay");
         let died = world.now();
         world.kill(world.id(&via));
@@ -264,7 +269,7 @@ fn sessions_are_renewed_without_loss_for_an_hour() {
     let mut world = homes(1).build();
     world.run_until(SECOND * 5, World::all_ready).expect("ready");
     let begun = world.now();
-    let stream = world.stream("a", "b", SECOND / 2, SECOND * 3600);
+    let stream = world.stream("a", "b", SECOND * 2, SECOND * 3600);
     world.run_for(SECOND * 3610);
     assert_eq!(world.unanswered(stream, begun, world.now()), 0);
     assert!(world.peer("a", "b").and_then(|peer| peer.handshake_age_s).is_some_and(|age| age < 180));

@@ -35,7 +35,7 @@ fn a_laptop_changes_networks_in_the_middle_of_a_transfer() {
         for mover in ["a", "b"] {
             let mut world = stage(seed);
             let stream = world.stream("a", "b", TICK, SECOND * 60);
-            world.run_for(SECOND * 8);
+            world.run_for(SECOND * 8 + Duration::from_millis(seed * 137));
             assert!(world.is_direct("a", "b"));
             let moved = world.now();
             let elsewhere = world.host("c").realm;
@@ -55,7 +55,7 @@ fn both_move_at_once() {
     for seed in SEEDS {
         let mut world = stage(seed);
         let stream = world.stream("a", "b", TICK, SECOND * 60);
-        world.run_for(SECOND * 8);
+        world.run_for(SECOND * 8 + Duration::from_millis(seed * 137));
         let moved = world.now();
         let elsewhere = world.host("c").realm;
         world.relocate(world.id("a"), elsewhere, at([192, 168, 4, 99]));
@@ -73,7 +73,7 @@ fn the_provider_renumbers_a_home() {
     for seed in SEEDS {
         let mut world = stage(seed);
         let stream = world.stream("a", "b", TICK, SECOND * 60);
-        world.run_for(SECOND * 8);
+        world.run_for(SECOND * 8 + Duration::from_millis(seed * 137));
         let router = router_of(world.host("b").realm).expect("a home has a router");
         let moved = world.now();
         world.internet.renumber(router, Ipv4Addr::new(198, 51, 100, 250));
