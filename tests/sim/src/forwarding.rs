@@ -170,7 +170,7 @@ impl Forwarding {
         deeds
     }
 
-    fn deliver(&mut self, table: &Table, slot: &Slot, from: Locator, packet: Vec<u8>) -> Vec<Deed> {
+    fn deliver(&self, table: &Table, slot: &Slot, from: Locator, packet: Vec<u8>) -> Vec<Deed> {
         let Some((source, destination)) = app::addresses(&packet) else { return self.drop(Drop::Malformed) };
         match table.inward(slot, source, destination, is_control(&packet)) {
             Inward::Deliver => {
