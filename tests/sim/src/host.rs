@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use frejus_overlay::document::{Contact, Credential, Genesis, Invalid, Network, Signed};
 use frejus_overlay::login::{Entry, LoginServer};
@@ -182,14 +181,5 @@ impl Host {
     #[must_use]
     pub fn first_event(&self, since: Instant, is: impl Fn(&Event) -> bool) -> Option<Instant> {
         self.events.iter().find(|(at, event)| *at >= since && is(event)).map(|(at, _)| *at)
-    }
-
-    /// The round trip that its pings reported last.
-    #[must_use]
-    pub fn last_pong(&self) -> Option<Duration> {
-        self.answers.values().rev().find_map(|(_, answer)| match answer {
-            Answer::Pong { rtt, .. } => Some(*rtt),
-            _ => None,
-        })
     }
 }
