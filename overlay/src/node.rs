@@ -157,7 +157,7 @@ impl Node {
     /// The directory answered.
     pub fn handle_reply(&mut self, reply: Reply, now: Now) {
         self.advance(now);
-        self.presence.handle_reply(&reply);
+        self.presence.handle_reply(&reply, now.instant);
         self.resolver.handle_reply(&reply, now);
         self.finish();
     }

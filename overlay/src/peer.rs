@@ -69,11 +69,10 @@ pub(crate) struct Peer {
     tick: Instant,
     /// Counters as last seen: out, in.
     seen: (u64, u64),
-    /// Data flowed last.
-    used: Instant,
+    /// Data flowed last, if ever.
+    used: Option<Instant>,
     /// Anything authentic came last.
     heard: Instant,
-    born: Instant,
     /// The armed deadline, as the node's heap has it.
     pub(crate) wake: Option<Instant>,
 }
@@ -107,9 +106,8 @@ impl Peer {
             doubted: None,
             tick: now + TICK_IDLE,
             seen: (0, 0),
-            used: now,
+            used: None,
             heard: now,
-            born: now,
             wake: None,
         }
     }
@@ -136,12 +134,12 @@ impl Peer {
     }
 
     pub(crate) fn is_active(&self, now: Instant) -> bool {
-        now.since(self.used) < ACTIVE && self.used > self.born
+        self.used.is_some_and(|used| now.since(used) < ACTIVE)
     }
 
     /// Whether the path is kept open though nothing flows.
     pub(crate) fn is_kept(&self, now: Instant) -> bool {
-        self.is_home || (self.used > self.born && now.since(self.used) < WARM)
+        self.is_home || self.used.is_some_and(|used| now.since(used) < WARM)
     }
 
     /// Something authentic came.
@@ -151,7 +149,7 @@ impl Peer {
 
     /// Data flows, or is about to.
     pub(crate) fn awaken(&mut self, now: Instant) {
-        self.used = now;
+        self.used = Some(now);
         self.tick = self.tick.min(now + TICK_ACTIVE);
     }
 
@@ -167,7 +165,7 @@ impl Peer {
         }
         if counted != self.seen {
             self.seen = counted;
-            self.used = now;
+            self.used = Some(now);
         }
         let active = self.is_active(now);
         if !active {
@@ -183,7 +181,7 @@ impl Peer {
     }
 
     fn forget_at(&self) -> Instant {
-        let last = self.used.max(self.heard);
+        let last = self.used.map_or(self.heard, |used| used.max(self.heard));
         if self.paths.selected().is_some() { last + FORGET } else { last + FORGET_STRANGER }
     }
 

@@ -186,6 +186,11 @@ impl Resolver {
         self.places.remove(node);
     }
 
+    /// A super peer came up: it may know what is being looked for.
+    pub fn ask_again(&mut self) {
+        self.outputs.extend(self.lookups.values().map(Lookup::question));
+    }
+
     /// The super peer `from` answered question `id`; nothing of what it says is believed unchecked.
     pub fn handle_answer(
         &mut self,

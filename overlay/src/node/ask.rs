@@ -34,7 +34,7 @@ impl Node {
     pub(super) fn route(&mut self, packet: Vec<u8>) {
         let Ok(parsed) = IpPacket::parse(&packet) else { return self.drop(Drop::Malformed) };
         let Some(subject) = self.subject_of(parsed.destination()) else { return self.drop(Drop::NoRoute) };
-        match self.resolver.resolve(&subject, self.homes.up(), self.now) {
+        match self.resolver.resolve(&subject, self.homes.askable(), self.now) {
             Known::Yes(node) => self.deliver(node, packet),
             Known::No => self.refuse(&packet, Drop::Unresolved),
             Known::Soon => {

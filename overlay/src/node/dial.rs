@@ -191,7 +191,7 @@ impl Node {
             return self.connect(home);
         }
         let subject = Subject::Node(home);
-        if self.resolver.resolve(&subject, self.homes.up(), self.now) == Known::Yes(home) {
+        if self.resolver.resolve(&subject, self.homes.askable(), self.now) == Known::Yes(home) {
             self.connect(home);
         }
     }

@@ -69,6 +69,12 @@ impl Homes {
         self.chosen.values().filter(|home| home.up).count()
     }
 
+    /// Homes that a question can be put to; while none is up, the first that will be, so that whoever asks early waits
+    /// for it.
+    pub(super) fn askable(&self) -> usize {
+        if self.known.is_empty() { 0 } else { self.up().max(1) }
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.chosen.iter().filter(|(_, home)| home.up).map(|(node, _)| *node)
     }
@@ -190,6 +196,7 @@ impl Node {
         self.send(node, &Message::SuperPeers);
         self.open_channels(node, true);
         self.redial_through(node);
+        self.resolver.ask_again();
     }
 
     /// A session is gone.

@@ -22,6 +22,8 @@ use crate::wire::control::Message;
 const SETTLE: Duration = Duration::from_millis(20);
 /// A publication that a home has not confirmed is repeated.
 const REPEAT: Duration = Duration::from_millis(700);
+/// A publication that the directory did not take is tried again after this long.
+const RETRY: Duration = Duration::from_secs(5);
 /// Look whether the passport wants renewal this often.
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 /// Our own commands to the directory have this bit; the resolver's are below 2³³.
@@ -124,7 +126,7 @@ impl Presence {
         self.issue_at = self.issue_at.min(now + SETTLE);
     }
 
-    pub(super) fn handle_reply(&mut self, reply: &Reply) {
+    pub(super) fn handle_reply(&mut self, reply: &Reply, now: Instant) {
         match reply {
             Reply::State { server, peers } => {
                 (self.directory_server, self.directory_peers) = (*server, *peers)
@@ -134,6 +136,10 @@ impl Presence {
                     let flag =
                         if lease { &mut self.lease_published } else { &mut self.whereabouts_published };
                     *flag = *flag || *ok;
+                    if !*ok {
+                        let again = if lease { &mut self.lease_at } else { &mut self.issue_at };
+                        *again = (*again).min(now + RETRY);
+                    }
                 }
             }
             Reply::Found { .. } => {}
@@ -236,6 +242,10 @@ impl Node {
 
     pub(super) fn on_presence_timeout(&mut self) {
         let now = self.now.instant;
+        if self.presence.renew_at <= now {
+            self.presence.renew_at = now + RENEWAL_CHECK;
+            self.renew_if_due();
+        }
         if self.presence.issue_at <= now {
             self.issue_whereabouts();
             self.publish_whereabouts();
@@ -251,10 +261,6 @@ impl Node {
             if self.is_super_peer() {
                 self.publish_lease_in_directory();
             }
-        }
-        if self.presence.renew_at <= now {
-            self.presence.renew_at = now + RENEWAL_CHECK;
-            self.renew_if_due();
         }
     }
 

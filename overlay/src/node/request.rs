@@ -82,7 +82,7 @@ impl Node {
         if self.requests.waiting.len() >= REQUESTS {
             return self.fail(id, Failed::Busy);
         }
-        let began = self.resolver.resolve(&subject, self.homes.up(), self.now);
+        let began = self.resolver.resolve(&subject, self.homes.askable(), self.now);
         match began {
             Known::Soon => _ = self.requests.waiting.insert(id, (text, subject, wanted)),
             Known::No => self.fail(id, Failed::NoSuchPeer(text)),

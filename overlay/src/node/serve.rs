@@ -182,7 +182,7 @@ impl Node {
         let node = self.peers.values().find(|peer| peer.channel == channel).map(|peer| peer.id());
         if let Some(node) = node {
             self.resolver.forget_place(&node);
-            self.resolver.resolve(&Subject::Node(node), self.homes.up(), self.now);
+            self.resolver.resolve(&Subject::Node(node), self.homes.askable(), self.now);
         }
     }
 

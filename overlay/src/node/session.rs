@@ -284,12 +284,19 @@ impl Node {
         self.on_paths_timeout(node);
         self.on_punch_timeout(node);
         self.expire_pings(node);
+        if self.peers.get(&node).is_some_and(|peer| !peer.is_home && peer.is_forgotten(now)) {
+            self.remove_peer(node);
+        }
     }
 
     fn on_tick(&mut self, node: NodeId) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         let mut message = [0; crate::tunnel::HANDSHAKE_ROOM];
+        // An initiation that nobody could be sent would make the next attempt's too fresh.
+        if peer.path().is_none() && peer.dial.is_some() {
+            return;
+        }
         let due = peer.tunnel().handle_timeout(&mut message, now);
         let (path, has_session, active) = (peer.path(), peer.has_session(), peer.is_active(now));
         if !active {
@@ -306,19 +313,38 @@ impl Node {
     }
 
     fn on_paths_timeout(&mut self, node: NodeId) {
+        let had_path = self.peers.get(&node).is_some_and(|peer| peer.path().is_some());
+        self.on_paths_due(node);
+        self.reselect(node);
+        // The path just chosen may be due at once.
+        self.on_paths_due(node);
+        if had_path && self.peers.get(&node).is_some_and(|peer| peer.path().is_none()) {
+            self.on_path_lost(node);
+        }
+    }
+
+    fn on_paths_due(&mut self, node: NodeId) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
-        let had_path = peer.path().is_some();
         let (active, kept) = (peer.is_active(now), peer.is_kept(now));
         for due in peer.paths.handle_timeout(active, kept, now) {
             match due {
                 paths::Due::Probe(way) => _ = self.probe(node, way),
-                paths::Due::Died(way) => tracing::debug!(?node, ?way, "path died"),
+                paths::Due::Died(way) => self.on_path_died(way),
             }
         }
-        self.reselect(node);
-        if had_path && self.peers.get(&node).is_some_and(|peer| peer.path().is_none()) {
-            self.on_path_lost(node);
+    }
+
+    /// A direct path that dies may mean that our own address changed: the homes can tell.
+    fn on_path_died(&mut self, way: Locator) {
+        if !way.is_direct() {
+            return;
+        }
+        let homes: Vec<NodeId> = self.homes.ids().collect();
+        for home in homes {
+            if let Some(path) = self.peers.get(&home).and_then(|peer| peer.paths.unasked()) {
+                self.probe(home, path);
+            }
         }
     }
 

@@ -77,9 +77,15 @@ impl Lookup {
         lookup
     }
 
+    /// What the homes are asked.
+    pub(super) fn question(&self) -> Output {
+        Output::Ask { id: self.id, subject: self.subject.clone() }
+    }
+
     fn ask(&mut self) {
         if self.homes > 0 {
-            self.outputs.push_back(Output::Ask { id: self.id, subject: self.subject.clone() });
+            let question = self.question();
+            self.outputs.push_back(question);
         }
     }
 
