@@ -47,6 +47,9 @@ use serve::Served;
 
 pub use io::*;
 
+/// Rounds of one timeout: a path dies, its peer dials, the dial asks the resolver; more is a defect.
+const ROUNDS: usize = 8;
+
 /// See the module.
 pub struct Node {
     network: Network,
@@ -181,6 +184,19 @@ impl Node {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.advance(now);
+        // What is due may make something else due at once, in another part.
+        for _ in 0..ROUNDS {
+            self.on_due();
+            self.finish();
+            if self.deadline().is_none_or(|at| at > now.instant) {
+                return;
+            }
+        }
+        tracing::error!(at = ?self.deadline(), "a deadline does not move");
+    }
+
+    fn on_due(&mut self) {
+        let now = self.now;
         while let Some((at, node)) = self.wakes.first().copied()
             && at <= now.instant
         {
@@ -195,7 +211,6 @@ impl Node {
         self.on_presence_timeout();
         self.on_requests_timeout();
         self.on_served_timeout();
-        self.finish();
     }
 
     /// What is to be done next; drain it after every input.
@@ -209,6 +224,10 @@ impl Node {
         if !self.outputs.is_empty() {
             return Some(self.now.instant);
         }
+        self.deadline()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
         let peers = self.wakes.first().map(|(at, _)| *at);
         [
             peers,
