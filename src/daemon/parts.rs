@@ -84,6 +84,7 @@ impl Parts {
             tells_paths: !serves,
             counters: all,
         };
+        let links = links(&tun, &udp, runtime)?;
         watch_links(&tun, &udp, news)?;
         let facts = Facts {
             network: saved.network.clone(),
@@ -94,8 +95,9 @@ impl Parts {
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
         let config = config(saved, login, options.advertise, directory_port)?;
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
-        let node =
+        let mut node =
             node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
+        node.handle_links(links, clock.now());
         let control = Control::new(node, clock, host, facts, counters);
         Ok(Self { control, control_socket, exceptions: excepted, forwarding })
     }
@@ -249,6 +251,12 @@ fn tun_failure(error: TunError) -> Failure {
         TunError::NoDriver | TunError::Failed { .. } => ExitCode::Other,
     };
     split(code, &error.to_string(), "run as root, or with CAP_NET_ADMIN")
+}
+
+/// Our UDP addresses as they are now, so that the first whereabouts are whole.
+fn links(tun: &Tun, udp: &Udp, runtime: &Runtime) -> Result<Vec<SocketAddr>, Failure> {
+    let hosts = runtime.block_on(async { Netlink::open()?.host_addresses(tun.name()).await });
+    Ok(reachable(&udp.local(), &hosts.map_err(|error| no_netlink(&error))?))
 }
 
 /// Tell control our UDP addresses, now and whenever the machine's change.
