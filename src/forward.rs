@@ -174,6 +174,16 @@ struct Control {
 }
 
 impl Control {
+    /// As [`Self::tell`], for packets of this host: they fill no more than half of the queue, so that a program that
+    /// calls a dead address at full speed keeps no handshake out.
+    fn tell_of_our_own(&self, exception: Exception) {
+        if self.queue.len() < EXCEPTION_QUEUE / 2 {
+            self.tell(exception);
+        } else {
+            self.counters.count_many(Reason::ControlBusy, 1);
+        }
+    }
+
     /// Whether control will get it; if not, that is counted.
     fn tell(&self, exception: Exception) -> bool {
         match self.queue.try_send(exception) {

@@ -88,6 +88,7 @@ impl Outward {
     }
 
     pub(super) fn run(mut self, stop: &Stop) {
+        let mut broken = false;
         while stop.wait(self.tun.as_fd(), None).is_some() {
             loop {
                 let read = self.batch.read(&self.tun);
@@ -95,10 +96,12 @@ impl Outward {
                     self.forward();
                 }
                 match read {
-                    Ok(()) if !stop.is_set() => {}
+                    Ok(()) if !stop.is_set() => broken = false,
                     Ok(()) | Err(Errno::EAGAIN) => break,
                     Err(error) => {
-                        tracing::warn!(device = self.tun.name(), %error, "the TUN device gives errors");
+                        if !std::mem::replace(&mut broken, true) {
+                            tracing::warn!(device = self.tun.name(), %error, "the TUN device gives errors");
+                        }
                         std::thread::sleep(BROKEN);
                         break;
                     }
@@ -323,7 +326,7 @@ impl Sealer {
         if len > LONGEST_EXCEPTION || IpPacket::parse(&self.scratch[..len]).is_err() {
             self.counters().count(Reason::Malformed);
         } else {
-            self.control.tell(Exception::Unroutable { packet: self.scratch[..len].to_vec() });
+            self.control.tell_of_our_own(Exception::Unroutable { packet: self.scratch[..len].to_vec() });
         }
     }
 
