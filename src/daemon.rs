@@ -72,10 +72,13 @@ pub fn join(options: &JoinOptions, progress: &mut dyn FnMut(&str)) -> Result<Joi
     let code = joining::read_code(options.code.reveal())?;
     let path = options.state.clone().unwrap_or_else(|| Roots::default().state_of(&code.network_name));
     let state = StateDir::create(&path)?;
-    if options.if_enrolled == IfEnrolled::Keep && state.holds_node()? {
+    let clock = Clock::start();
+    let known = state.network()?.is_some_and(|network| network.id == code.network);
+    if options.if_enrolled == IfEnrolled::Keep && known {
         let saved = state.load()?;
-        if saved.network.id != code.network {
-            return Err(another_network(&state, &saved));
+        if saved.credential.verify(&saved.network, clock.now().unix).is_err() {
+            progress("the passport is not valid any more: enrolling again");
+            return enrol(options, &code, &state, &clock, progress);
         }
         return Ok(Joined {
             network: saved.network.genesis.name.clone(),
@@ -85,14 +88,24 @@ pub fn join(options: &JoinOptions, progress: &mut dyn FnMut(&str)) -> Result<Joi
             fresh: false,
         });
     }
-    let clock = Clock::start();
+    enrol(options, &code, &state, &clock, progress)
+}
+
+/// Enrols, for the first time or again.
+fn enrol(
+    options: &JoinOptions,
+    code: &JoinCode,
+    state: &StateDir,
+    clock: &Clock,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Joined, Failure> {
     let mut crypto = Wireguard::new(state.keys()?.tunnel.clone(), clock.clone());
     let name = options.name.clone().or_else(host_label);
-    let bid = Bid { code: &code, name, from: &[], routes: &routes()? };
-    let joined = joining::join(&state, &bid, &mut crypto, &|| clock.now(), progress)?;
+    let bid = Bid { code, name, from: &[], routes: &foreign_routes(state)? };
+    let joined = joining::join(state, &bid, &mut crypto, &|| clock.now(), progress)?;
     Ok(Joined {
         network: joined.network.genesis.name.clone(),
-        state: path,
+        state: state.path().to_owned(),
         name: joined.passport.name.clone(),
         addresses: joined.addresses.to_vec(),
         fresh: true,
@@ -227,6 +240,15 @@ fn runtime() -> Result<Runtime, Failure> {
 fn routes() -> Result<Vec<(IpNetwork, String)>, Failure> {
     let routes = runtime()?.block_on(async { Netlink::open()?.routes().await });
     routes.map_err(|error| no_netlink(&error))
+}
+
+/// As [`routes`], without those of the network itself: an earlier life of this node may still be up.
+fn foreign_routes(state: &StateDir) -> Result<Vec<(IpNetwork, String)>, Failure> {
+    let mut routes = routes()?;
+    if let Some(network) = state.network()? {
+        routes.retain(|(route, _)| *route != IpNetwork::V4(network.genesis.prefix4));
+    }
+    Ok(routes)
 }
 
 /// The login server and its ledger, if this node has the role.

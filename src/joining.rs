@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use x25519_dalek::PublicKey;
 
 use crate::failure::{ExitCode, Failure};
-use crate::founding::{clash, free_prefix, refuse_second};
+use crate::founding::{clash, free_prefix};
 use crate::state::StateDir;
 
 /// An answer is smaller than a full Ethernet frame.
@@ -83,7 +83,7 @@ pub fn join(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Joined, Failure> {
     let _lock = state.lock()?;
-    refuse_second(state)?;
+    refuse_another(state, bid.code)?;
     let keys = state.keys()?;
     let tunnel_key = TunnelKey(PublicKey::from(&keys.tunnel).to_bytes());
     if crypto.public() != tunnel_key {
@@ -102,6 +102,20 @@ pub fn join(
     let addresses = passport.addresses(&enrolled.network.id);
     progress(&format!("enrolled as {}, {} and {}", passport.name, addresses[0], addresses[1]));
     Ok(Joined { network: enrolled.network, passport, addresses })
+}
+
+/// A node may enrol again where it is a member already: its passport has expired, or it lost all super peers.
+fn refuse_another(state: &StateDir, code: &Code) -> Result<(), Failure> {
+    let Some(there) = state.network()?.filter(|there| there.id != code.network) else { return Ok(()) };
+    let path = state.path().display();
+    Err(Failure::new(
+        ExitCode::Conflict,
+        format!(
+            "{path} holds a node of the network {}, and the code is of {}",
+            there.genesis.name, code.network_name
+        ),
+        "choose another directory with --state",
+    ))
 }
 
 /// The sockets to ask through, one a family that this machine has.

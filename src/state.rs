@@ -171,6 +171,18 @@ impl StateDir {
         path.try_exists().map_err(|error| failed(&path, &error))
     }
 
+    /// The network whose node this directory holds, if it holds one.
+    ///
+    /// # Errors
+    /// It can't be read, or is damaged.
+    pub fn network(&self) -> Result<Option<Network>, Failure> {
+        if !self.holds_node()? {
+            return Ok(None);
+        }
+        let genesis = Signed::from_bytes(self.require(GENESIS)?);
+        Network::new(&genesis).map(Some).map_err(|_| self.damaged(GENESIS))
+    }
+
     /// The node's keys, drawn and written down if there are none: before anything is done with them, so that a
     /// second try after a crash is made by the same node.
     ///
@@ -263,14 +275,16 @@ impl StateDir {
     }
 
     /// A cache: one that is damaged is as good as none.
+    /// A node without any cannot find its network, so a damaged list is an error, and the way out is a code.
     fn super_peers(&self) -> Result<Vec<Contact>, Failure> {
         let Some(bytes) = self.read(SUPER_PEERS)? else { return Ok(Vec::new()) };
-        let read: Option<Vec<Contact>> = decode(&bytes);
-        if read.is_none() {
+        let mut contacts: Vec<Contact> = decode(&bytes).ok_or_else(|| {
             let file = self.path.join(SUPER_PEERS);
-            tracing::warn!(file = %file.display(), "the last-known super peers can't be read: starting without");
-        }
-        let mut contacts = read.unwrap_or_default();
+            Failure::other(
+                format!("{} is damaged", file.display()),
+                "remove it; then, unless this is the founder, frejus join with a new code: name and addresses stay",
+            )
+        })?;
         contacts.truncate(MAX_SUPER_PEERS);
         Ok(contacts)
     }

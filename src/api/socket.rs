@@ -64,7 +64,7 @@ fn lock(socket: &Path) -> Result<File, Failure> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        .mode(0o600)
         .open(&path)
         .map_err(cannot)?;
     match file.try_lock() {

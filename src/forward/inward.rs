@@ -212,7 +212,6 @@ impl Opener {
     fn single(&mut self, frame: Option<Frame<'_>>, datagram: &[u8], sender: SocketAddr, now: Instant) {
         match frame {
             Some(Frame::Stun) => self.answer_stun(datagram, sender, now),
-            None if stun::is_classic(datagram) => self.answer_stun(datagram, sender, now),
             None => self.counters().count(Reason::UnknownFrame),
             Some(_) => self.submit(Locator::Direct(sender), datagram, now),
         }
@@ -305,7 +304,7 @@ impl Opener {
         }
         slot.counters.received(bytes);
         if authentic {
-            self.heard(slot, messages.from);
+            self.heard(slot, messages.from, now);
         }
         at
     }
@@ -362,7 +361,7 @@ impl Opener {
     }
 
     /// Something authentic came from the peer: control hears of it if that says something about the path.
-    fn heard(&mut self, slot: &Slot, from: Locator) {
+    fn heard(&mut self, slot: &Slot, from: Locator, now: Instant) {
         match slot.path {
             None => {
                 let announced = &slot.counters.announced;
@@ -372,9 +371,9 @@ impl Opener {
                     announced.store(false, Ordering::Relaxed);
                 }
             }
-            Some(path) if path != from && self.told.is_news(slot, from) => {
+            Some(path) if path != from && self.told.is_news(slot, from, now) => {
                 if self.control.tell(Exception::Strayed { slot: slot.id, from }) {
-                    self.told.remember(slot, from);
+                    self.told.remember(slot, from, now);
                 }
             }
             Some(_) => {}

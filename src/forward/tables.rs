@@ -33,25 +33,29 @@ impl Published {
     }
 }
 
-/// For each peer the last place off its path that control was told of, so that it hears of a place once.
+/// For each peer the last place off its path that control was told of, and when, so that it hears of a place once a
+/// second at most.
 #[derive(Default)]
-pub(super) struct Told(HashMap<u32, Locator>);
+pub(super) struct Told(HashMap<u32, (Locator, Instant)>);
 
 impl Told {
     /// Whether control has yet to hear that `slot`'s peer is at `from`.
-    pub(super) fn is_news(&self, slot: &Slot, from: Locator) -> bool {
-        self.0.get(&slot.index) != Some(&from)
+    pub(super) fn is_news(&self, slot: &Slot, from: Locator, now: Instant) -> bool {
+        let told = |(place, at): &(Locator, Instant)| *place == from && now.since(*at) < TELL_AGAIN;
+        !self.0.get(&slot.index).is_some_and(told)
     }
 
     /// Control knows. As many peers are remembered as there are slots.
-    pub(super) fn remember(&mut self, slot: &Slot, from: Locator) {
+    pub(super) fn remember(&mut self, slot: &Slot, from: Locator, now: Instant) {
         if self.0.len() >= 1 << SLOT_BITS && !self.0.contains_key(&slot.index) {
             self.0.clear();
         }
-        self.0.insert(slot.index, from);
+        self.0.insert(slot.index, (from, now));
     }
 }
 
+/// A peer that goes on sending from a place off its path is told of again after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Places remembered; two that fall together may both be told more than once a second.
 const STRANGERS: usize = 256;
 /// A stranger is told so once in this time.

@@ -210,6 +210,9 @@ impl Node {
 
     /// A datagram that is neither data nor STUN.
     pub(super) fn on_datagram(&mut self, from: Locator, bytes: &[u8]) {
+        if let Some(to) = self.relayed_early(from) {
+            return self.transmit(to, bytes);
+        }
         match wire::classify(bytes) {
             Some(Frame::Wireguard(Wireguard::Initiation)) => self.on_initiation(from, bytes),
             Some(Frame::Wireguard(Wireguard::Answer(receiver))) => self.on_answer(from, receiver, bytes),
@@ -218,6 +221,15 @@ impl Node {
             Some(Frame::Stranger) => self.on_stranger(from.remote()),
             _ => self.drop(Drop::UnknownFrame),
         }
+    }
+
+    /// A handshake right behind the knock that opened its channel overtakes the table in which forwarding would find the
+    /// channel. Where it goes on to, if it is such a one.
+    fn relayed_early(&self, from: Locator) -> Option<Locator> {
+        let Locator::Relayed { relay: source, channel } = from else { return None };
+        let sender = self.by_remote.get(&source)?;
+        let other = self.channels.other_end(channel, *sender)?;
+        Some(Locator::Relayed { relay: self.peers.get(&other)?.direct_remote()?, channel })
     }
 
     fn on_initiation(&mut self, from: Locator, bytes: &[u8]) {
