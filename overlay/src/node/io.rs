@@ -88,6 +88,8 @@ pub enum Answer {
     Pong {
         /// Who answered.
         name: String,
+        /// Its virtual IPv4 address.
+        address: Ipv4Addr,
         /// There and back.
         rtt: Duration,
         /// How.

@@ -199,9 +199,9 @@ impl Node {
         let waiting = peer.pings.values().find(|ping| ping.sent.is_some_and(|(sent, _)| sent == token));
         let Some(request) = waiting.map(|ping| ping.request) else { return };
         peer.pings.remove(&request);
-        let name = peer.name().to_owned();
+        let (name, address) = (peer.name().to_owned(), peer.member.passport.address4);
         if let Some(path) = self.path_view(node, now) {
-            self.answer(request, Answer::Pong { name, rtt, path });
+            self.answer(request, Answer::Pong { name, address, rtt, path });
         }
     }
 

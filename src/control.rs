@@ -1,0 +1,295 @@
+//! The control thread: drives [`Node`], the state machine that thinks.
+//!
+//! Owns: the node, the questions of users under way, and the order in which the node's wishes are carried out. It
+//! alone changes the forwarding table. Never: a packet that forwarding can decide, or a wait for anything but its
+//! own queues and deadlines.
+
+mod answer;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, after, never, select};
+use frejus_overlay::document::{Genesis, NatClass, Network, Roles};
+use frejus_overlay::forward::{Exception, Table};
+use frejus_overlay::node::{Event, Invitation, Node, Output, Persist, Request, RequestId};
+use frejus_overlay::port::{Command, Reply};
+use frejus_overlay::verdict::{Counters, Drop};
+
+use crate::clock::Clock;
+use crate::failure::Failure;
+use crate::question::Question;
+use crate::report::{self, Role, State};
+
+use answer::Asked;
+
+/// What the control thread is told, besides exceptions and questions.
+#[derive(Debug)]
+pub enum News {
+    /// The directory answered.
+    Reply(Reply),
+    /// Our UDP addresses on local interfaces, at the start and whenever they change.
+    Links(Vec<SocketAddr>),
+    /// Say goodbye and end.
+    Stop,
+}
+
+/// News that may wait: replies of the directory come in bursts of a look-up's answers.
+pub const NEWS: usize = 1024;
+
+/// Exceptions handled before news and deadlines get a turn: a burst of a full queue must not starve them.
+const EXCEPTIONS_AT_ONCE: usize = 256;
+
+/// What the node's wishes are carried out with.
+pub trait World {
+    /// Send a datagram; `false` if the socket did not take it.
+    fn send(&mut self, to: SocketAddr, datagram: &[u8]) -> bool;
+    /// Write an IP packet to the TUN device; `false` if it did not take it.
+    fn to_tun(&mut self, packet: &[u8]) -> bool;
+    /// Forward by this table from now on.
+    fn publish(&mut self, table: Arc<Table>);
+    /// Hand a command to the directory; `false` if it cannot take it.
+    fn command(&mut self, command: Command) -> bool;
+    /// Put a change on disk, durably.
+    ///
+    /// # Errors
+    /// What went wrong with which file.
+    fn persist(&mut self, change: Persist) -> Result<(), Failure>;
+    /// Tell whoever listens.
+    fn tell(&mut self, event: &Event);
+    /// Everything counted by the forwarding threads and by control.
+    fn counters(&self) -> report::Counters;
+}
+
+/// What does not change while a node runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The network.
+    pub network: Network,
+    /// The device's name.
+    pub tun: String,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// Where the node listens.
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Facts {
+    pub(crate) fn genesis(&self) -> &Genesis {
+        &self.network.genesis
+    }
+}
+
+/// The control thread's queues.
+#[derive(Debug)]
+pub struct Queues {
+    /// From the forwarding threads.
+    pub exceptions: Receiver<Exception>,
+    /// From the directory, netlink, and whoever stops us.
+    pub news: Receiver<News>,
+    /// From the control socket.
+    pub questions: Receiver<Question>,
+}
+
+/// See the module.
+pub struct Control<W> {
+    node: Node,
+    clock: Clock,
+    world: W,
+    facts: Facts,
+    counters: Arc<Counters>,
+    asked: BTreeMap<RequestId, Asked>,
+    next_request: RequestId,
+    stopping: bool,
+}
+
+impl<W: World> Control<W> {
+    /// Ready to run. `counters` is the set that the node counts in.
+    #[must_use]
+    pub const fn new(node: Node, clock: Clock, world: W, facts: Facts, counters: Arc<Counters>) -> Self {
+        Self {
+            node,
+            clock,
+            world,
+            facts,
+            counters,
+            asked: BTreeMap::new(),
+            next_request: 0,
+            stopping: false,
+        }
+    }
+
+    /// Run until told to stop; the world comes back to be taken down.
+    pub fn run(mut self, queues: &Queues) -> W {
+        self.carry_out();
+        while !self.stopping {
+            let deadline = self.node.poll_timeout().map_or_else(never, |at| {
+                let wait = at.since(self.clock.instant());
+                after(wait.max(Duration::from_micros(100)))
+            });
+            select! {
+                recv(queues.exceptions) -> exception => self.on_exceptions(exception.ok(), queues),
+                recv(queues.news) -> news => self.on_news(news.unwrap_or(News::Stop)),
+                recv(queues.questions) -> question => {
+                    if let Ok(question) = question {
+                        self.on_question(question);
+                    }
+                }
+                recv(deadline) -> _ => {}
+            }
+            self.carry_out();
+            if self.node.poll_timeout().is_some_and(|at| at <= self.clock.instant()) {
+                self.node.handle_timeout(self.clock.now());
+                self.carry_out();
+            }
+        }
+        self.world
+    }
+
+    fn on_exceptions(&mut self, first: Option<Exception>, queues: &Queues) {
+        let Some(first) = first else {
+            self.stopping = true;
+            return;
+        };
+        self.node.handle_exception(first, self.clock.now());
+        self.carry_out();
+        for exception in queues.exceptions.try_iter().take(EXCEPTIONS_AT_ONCE) {
+            self.node.handle_exception(exception, self.clock.now());
+            self.carry_out();
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        let now = self.clock.now();
+        match news {
+            News::Reply(reply) => self.node.handle_reply(reply, now),
+            News::Links(local) => self.node.handle_links(local, now),
+            News::Stop => self.request(Asked::Stop, Request::Stop),
+        }
+    }
+
+    fn on_question(&mut self, question: Question) {
+        let now = self.clock.now();
+        match question {
+            Question::Status { reply } => _ = reply.send(Ok(self.status())),
+            Question::Peers { reply } => {
+                let peers = self.node.peers(now).into_iter().map(answer::peer).collect();
+                _ = reply.send(Ok(report::Peers { schema: report::SCHEMA, peers }));
+            }
+            Question::Ping { peer, timeout, reply } => {
+                self.request(Asked::Ping(reply), Request::Ping { peer, timeout });
+            }
+            Question::Resolve { query, reply } => {
+                let request = Request::Resolve { query: query.clone() };
+                self.request(Asked::Resolve(query, reply), request);
+            }
+            Question::Invite { request, reply } => {
+                let invitation = Invitation {
+                    roles: roles(request.role),
+                    uses: request.uses,
+                    life: request.expires,
+                    name: request.name,
+                    address: request.address,
+                };
+                self.request(Asked::Invite(reply), Request::Invite(invitation));
+            }
+            Question::Down { reply } => {
+                _ = reply.send(Ok(()));
+                self.request(Asked::Stop, Request::Stop);
+            }
+        }
+    }
+
+    fn request(&mut self, asked: Asked, request: Request) {
+        self.next_request += 1;
+        self.asked.insert(self.next_request, asked);
+        self.node.handle_request(self.next_request, request, self.clock.now());
+    }
+
+    /// Do everything that the node wants. What was to be on disk first and is not, keeps the rest of its batch from
+    /// being sent.
+    fn carry_out(&mut self) {
+        let mut withheld = false;
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Transmit { .. } if withheld => self.counters.drop(Drop::SendFailed),
+                Output::Transmit { to, bytes } => {
+                    if !self.world.send(to, &bytes) {
+                        self.counters.drop(Drop::SendFailed);
+                    }
+                }
+                Output::ToTun(packet) => {
+                    if !self.world.to_tun(&packet) {
+                        self.counters.drop(Drop::TunFailed);
+                    }
+                }
+                Output::Table(table) => self.world.publish(table),
+                Output::Command(command) => self.command(command),
+                Output::Persist(change) => {
+                    if let Err(failure) = self.world.persist(change) {
+                        tracing::error!("{failure}");
+                        withheld = true;
+                    }
+                }
+                Output::Event(event) => self.world.tell(&event),
+                Output::Answer(id, answer) => {
+                    if let Some(asked) = self.asked.remove(&id) {
+                        self.stopping |= asked.answer(answer, self.clock.now().unix);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A directory that cannot take a command has failed it: the node must not wait.
+    fn command(&mut self, command: Command) {
+        let id = match &command {
+            Command::Lookup { id, .. } | Command::Publish { id, .. } => Some(*id),
+            Command::Cancel { .. } | Command::Neighbours(_) => None,
+        };
+        if !self.world.command(command)
+            && let Some(id) = id
+        {
+            self.node.handle_reply(Reply::Finished { id, ok: false }, self.clock.now());
+        }
+    }
+
+    fn status(&self) -> report::Status {
+        let status = self.node.status(self.clock.now());
+        let state = if self.stopping {
+            State::Stopping
+        } else if status.ready {
+            State::Ready
+        } else if status.degraded {
+            State::Degraded
+        } else {
+            State::Starting
+        };
+        answer::status(status, state, &self.facts, self.world.counters())
+    }
+}
+
+const fn roles(role: Role) -> Roles {
+    match role {
+        Role::Peer => Roles::PEER,
+        Role::SuperPeer => Roles::PEER.with(Roles::SUPER_PEER),
+        Role::LoginServer => Roles::PEER.with(Roles::SUPER_PEER).with(Roles::LOGIN),
+        Role::Client => Roles::CLIENT,
+    }
+}
+
+pub(crate) const fn nat_class(class: NatClass) -> report::NatClass {
+    match class {
+        NatClass::Unknown => report::NatClass::Unknown,
+        NatClass::Open => report::NatClass::Open,
+        NatClass::Firewalled => report::NatClass::Firewalled,
+        NatClass::FullCone => report::NatClass::FullCone,
+        NatClass::AddressRestricted => report::NatClass::AddressRestricted,
+        NatClass::PortRestricted => report::NatClass::PortRestricted,
+        NatClass::SymmetricSequential => report::NatClass::SymmetricSequential,
+        NatClass::SymmetricRandom => report::NatClass::SymmetricRandom,
+        NatClass::UdpBlocked => report::NatClass::UdpBlocked,
+    }
+}
