@@ -44,13 +44,13 @@ fn node(seed: u8) -> NodeId {
 }
 
 fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 fn genesis() -> Signed<Genesis> {
     let genesis = Genesis {
         name: "mymed".to_owned(),
-        prefix4: "10.93.0.0/16".parse().unwrap(),
+        prefix4: "10.93.0.0/16".parse().expect("a prefix"),
         key: node(1),
         created: T,
         passport_life_s: 30 * 86_400,
@@ -66,7 +66,7 @@ fn grant() -> Signed<Grant> {
     let grant = Grant {
         node: node(2),
         roles: Roles::ALL,
-        block: "10.93.0.0/16".parse().unwrap(),
+        block: "10.93.0.0/16".parse().expect("a prefix"),
         serial: 1,
         not_before: T,
         not_after: UnixTime(T.0 + 3650 * DAY),
@@ -155,7 +155,7 @@ fn inner_packet() -> Vec<u8> {
         payload: &payload,
     };
     let mut packet = vec![0; 48 + payload.len()];
-    let length = datagram.write(&mut packet).unwrap();
+    let length = datagram.write(&mut packet).expect("there is room");
     packet.truncate(length);
     packet
 }
