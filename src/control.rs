@@ -109,16 +109,7 @@ impl<W: World> Control<W> {
     /// Ready to run. `counters` is the set that the node counts in.
     #[must_use]
     pub const fn new(node: Node, clock: Clock, world: W, facts: Facts, counters: Arc<Counters>) -> Self {
-        Self {
-            node,
-            clock,
-            world,
-            facts,
-            counters,
-            asked: BTreeMap::new(),
-            next_request: 0,
-            stopping: false,
-        }
+        Self { node, clock, world, facts, counters, asked: BTreeMap::new(), next_request: 0, stopping: false }
     }
 
     /// Run until told to stop; the world comes back to be taken down.
@@ -214,15 +205,15 @@ impl<W: World> Control<W> {
         let mut withheld = false;
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Transmit { .. } if withheld => self.counters.drop(Drop::SendFailed),
+                Output::Transmit { .. } if withheld => self.counters.count(Drop::SendFailed),
                 Output::Transmit { to, bytes } => {
                     if !self.world.send(to, &bytes) {
-                        self.counters.drop(Drop::SendFailed);
+                        self.counters.count(Drop::SendFailed);
                     }
                 }
                 Output::ToTun(packet) => {
                     if !self.world.to_tun(&packet) {
-                        self.counters.drop(Drop::TunFailed);
+                        self.counters.count(Drop::TunFailed);
                     }
                 }
                 Output::Table(table) => self.world.publish(table),

@@ -1,1 +1,24 @@
-//! The daemon and the command line.
+//! The daemon and the command line: everything that touches the world.
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod directory;
+pub mod failure;
+pub mod founding;
+pub mod joining;
+pub mod ledger;
+pub mod limiter;
+pub mod netlink;
+pub mod options;
+pub mod paths_on_disk;
+pub mod question;
+pub mod report;
+mod seal;
+pub mod state;
+pub mod stun;
+pub mod wireguard;

@@ -29,8 +29,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(300);
 /// Requests go out after 0, 0.3, 0.9, 2.1, 4.5 and 9.3 seconds; a person has waited long enough then.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A passport whose name is longest (63 bytes), with identifiers, signature (3 × 32 + 64) and numbers (≤ 45).
-const PASSPORT_ROOM: usize = 280;
+/// A passport whose name is longest (1 + 63 bytes), with two identifiers and a signature (2 × 32 + 64), numbers (30),
+/// the rest (8), and the answer's own bytes (4).
+const PASSPORT_ROOM: usize = 240;
 
 /// A network that this node has joined.
 #[derive(Clone, Debug)]
@@ -246,8 +247,8 @@ fn verify(credential: &Credential, network: &Network, now: UnixTime) -> Result<V
 /// the ledger's entries, which must be on disk before that. `None`, silently, for what can't be authenticated. The
 /// answer is never larger than the request, so that nobody is flooded by asking in another's name.
 ///
-/// `contact` is this node's own, with few enough candidates to fit into an answer: its whereabouts have about
-/// 300 bytes.
+/// `contact` is this node's own, with few enough candidates to fit into an answer: twelve IPv6
+/// candidates do, unless names are very long.
 #[must_use]
 pub fn answer(
     server: &mut LoginServer,

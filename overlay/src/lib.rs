@@ -1,4 +1,37 @@
 //! The network's mind: pure state machines and packet functions.
+//!
+//! Nothing here opens a socket or a file, asks for the time, or draws a random number: time, bytes and seeds are
+//! arguments, datagrams and wishes are results. So the daemon runs it on a real kernel, and the simulator runs
+//! hundreds of it in virtual time, and both run the same code.
+//!
+//! # Map
+//!
+//! | to understand | read |
+//! | --- | --- |
+//! | who is who, and why one believes it | [`id`], [`document`], [`record`], [`code`] |
+//! | how a node comes in | [`enrolment`] (the newcomer), [`login`] (the login server) |
+//! | address → node → whereabouts | [`resolver`], [`port`] (to the directory) |
+//! | how a path is found, judged and left | [`punch`], [`paths`], [`score`], [`locator`] |
+//! | what a packet meets | [`forward`], [`packet`], [`relay`], [`verdict`] |
+//! | what travels | [`wire`], [`tunnel`] |
+//! | what holds it together | [`node`] |
+//! | how much and how long | [`limits`], [`timing`] |
+//!
+//! # The loop
+//!
+//! [`node::Node`] takes an input (`handle_*`), then is drained (`poll_output`), then says when it wants to be woken
+//! (`poll_timeout`). Its parts have the same shape.
+//!
+//! # The laws
+//!
+//! 1. After any input: drain `poll_output`, then ask `poll_timeout`.
+//! 2. Queued output means that `poll_timeout` is not later than the last `now`.
+//! 3. After `handle_timeout(t)` and draining, `poll_timeout` is later than `t`.
+//! 4. Time never runs backwards; equal times may interleave.
+//! 5. Every queue has a bound, with its arithmetic; overflow is a counted [`verdict::Drop`].
+//! 6. Same seed and inputs, same bytes out.
+//!
+//! The simulator asserts them at every step.
 #![forbid(unsafe_code)]
 
 mod backlog;
@@ -22,5 +55,7 @@ pub mod resolver;
 pub mod score;
 pub mod timing;
 pub mod tunnel;
+#[doc(hidden)]
+pub mod tunnel_contract;
 pub mod verdict;
 pub mod wire;

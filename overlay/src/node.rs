@@ -290,7 +290,7 @@ impl Node {
     }
 
     fn drop(&self, reason: Drop) {
-        Counters::drop(&self.counters, reason);
+        self.counters.count(reason);
     }
 
     fn is_super_peer(&self) -> bool {

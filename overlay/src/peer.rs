@@ -22,11 +22,19 @@ use crate::timing::Instant;
 use crate::tunnel::{SharedTunnel, Tunnel};
 
 /// Trying to get a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dial {
     pub(crate) begun: Instant,
     pub(crate) attempts: u32,
     pub(crate) next: Instant,
+    /// The last initiation, to be sent again while it is too fresh for another.
+    pub(crate) initiation: Vec<u8>,
+}
+
+impl Dial {
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self { begun: now, attempts: 0, next: now, initiation: Vec::new() }
+    }
 }
 
 /// A user's ping under way.
@@ -181,7 +189,7 @@ impl Peer {
 
     pub(crate) fn poll_timeout(&self, now: Instant) -> Instant {
         let (active, kept) = (self.is_active(now), self.is_kept(now));
-        let dial = self.dial.map(|dial| dial.next);
+        let dial = self.dial.as_ref().map(|dial| dial.next);
         let ping = self.pings.values().map(|ping| ping.deadline).min();
         let forget = (!self.is_home).then(|| self.forget_at());
         [dial, ping, forget, self.paths.poll_timeout(active, kept), self.punch.poll_timeout()]

@@ -94,12 +94,12 @@ impl Default for Counters {
 
 impl Counters {
     /// Count one dropped packet.
-    pub fn drop(&self, reason: Drop) {
-        self.drop_many(reason, 1);
+    pub fn count(&self, reason: Drop) {
+        self.count_many(reason, 1);
     }
 
     /// Count dropped packets.
-    pub fn drop_many(&self, reason: Drop, packets: u64) {
+    pub fn count_many(&self, reason: Drop, packets: u64) {
         self.dropped[reason as usize].fetch_add(packets, Ordering::Relaxed);
     }
 

@@ -28,7 +28,8 @@ impl Asked {
         match (self, answer) {
             (Self::Ping(reply), Answer::Pong { name, address, rtt, path }) => {
                 let (rtt_ms, path) = (ms(rtt), self::path(path));
-                let pong = report::PingReply { schema: SCHEMA, peer: name, address: address.into(), rtt_ms, path };
+                let pong =
+                    report::PingReply { schema: SCHEMA, peer: name, address: address.into(), rtt_ms, path };
                 _ = reply.send(Ok(pong));
             }
             (Self::Resolve(query, reply), Answer::Resolved(found)) => {
@@ -49,11 +50,15 @@ fn failure(answer: Answer) -> Failure {
         return Failure::other("the node answered something else", "report this as a defect of frejus");
     };
     let (code, mend) = match &failed {
-        Failed::NoSuchPeer(_) => (ExitCode::NoSuchPeer, "check the name or address; frejus peers shows who is near"),
+        Failed::NoSuchPeer(_) => {
+            (ExitCode::NoSuchPeer, "check the name or address; frejus peers shows who is near")
+        }
         Failed::Ambiguous(_) => (ExitCode::NoSuchPeer, "give more of the node ID"),
         Failed::Unreachable(_) => (ExitCode::Unreachable, "see whether frejus is up there: frejus status"),
         Failed::TimedOut(_) => (ExitCode::Unreachable, "try again; frejus peers shows the path in use"),
-        Failed::NotLogin => (ExitCode::NotPermitted, "run frejus invite on the founder or another login server"),
+        Failed::NotLogin => {
+            (ExitCode::NotPermitted, "run frejus invite on the founder or another login server")
+        }
         Failed::NameTaken(_) => (ExitCode::Conflict, "choose another --name"),
         Failed::AddressTaken(_) => (ExitCode::Conflict, "choose another --address"),
         Failed::Senseless(_) => (ExitCode::Usage, "see frejus help"),
@@ -153,7 +158,11 @@ pub(super) fn status(
                 whereabouts: status.whereabouts_published,
             },
         },
-        attention: status.attention.into_iter().map(|(what, mend)| report::Attention { what, mend }).collect(),
+        attention: status
+            .attention
+            .into_iter()
+            .map(|(what, mend)| report::Attention { what, mend })
+            .collect(),
         counters,
     }
 }
@@ -192,7 +201,8 @@ fn resolve(query: String, found: Resolution, now: UnixTime) -> report::Resolve {
         Source::SuperPeer => report::Source::SuperPeer,
         Source::Dht => report::Source::Dht,
     };
-    let stage = |stage, (from, elapsed)| report::LookUp { stage, source: source(from), elapsed_ms: ms(elapsed) };
+    let stage =
+        |stage, (from, elapsed)| report::LookUp { stage, source: source(from), elapsed_ms: ms(elapsed) };
     let mut stages = vec![stage(report::Stage::Lease, found.lease_stage)];
     stages.extend(found.whereabouts_stage.map(|found| stage(report::Stage::Whereabouts, found)));
     let wanted: Option<std::net::IpAddr> = query.parse().ok();

@@ -268,6 +268,19 @@ fn the_server_is_silent_on_what_it_cannot_authenticate() {
 }
 
 #[test]
+fn a_super_peer_with_many_addresses_fits_into_an_answer() {
+    let mut story = Story::new();
+    let credential = story.contact.credential.clone();
+    story.contact = contact(&story.founder, credential, Whereabouts::MAX_CANDIDATES);
+    let mut newcomer = Enrolment::new(&story.code(), key(1), NEWCOMER, Some("x".repeat(63)));
+    newcomer.handle_timeout(now(0), &mut Model(NEWCOMER));
+    let (to, request) = newcomer.poll_output().unwrap();
+    let answer = story.answer(&request, NOW).unwrap();
+    newcomer.handle_datagram(to, &answer, now(1), &mut Model(NEWCOMER));
+    assert_eq!(newcomer.outcome().unwrap().unwrap().member.passport.name.len(), 63);
+}
+
+#[test]
 fn a_contact_that_does_not_fit_burns_no_code() {
     let mut story = Story::new();
     let small = story.contact.clone();

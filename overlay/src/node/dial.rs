@@ -9,7 +9,7 @@ use super::{Node, Output};
 use crate::document::{CandidateKind, Contact, Place, Roles, Verified};
 use crate::forward::SLOT_BITS;
 use crate::forward::SlotId;
-use crate::id::{NodeId, Subject};
+use crate::id::{NodeId, Subject, TunnelKey};
 use crate::limits::{DIAL_LIMIT, PEERS, STRANGERS};
 use crate::locator::{Channel, Locator, is_public};
 use crate::peer::{Dial, Fresh, Peer};
@@ -52,7 +52,7 @@ impl Node {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         if peer.dial.is_none() && (peer.path().is_none() || !peer.has_session()) {
-            peer.dial = Some(Dial { begun: now, attempts: 0, next: now });
+            peer.dial = Some(Dial::new(now));
             self.attempt(node);
         }
     }
@@ -109,7 +109,7 @@ impl Node {
         if let Some(wake) = peer.wake {
             self.wakes.remove(&(wake, node));
         }
-        self.counters.drop_many(Drop::Unreachable, peer.backlog.len() as u64);
+        self.counters.count_many(Drop::Unreachable, peer.backlog.len() as u64);
         self.table_stale = true;
     }
 
@@ -117,16 +117,17 @@ impl Node {
     pub(super) fn attempt(&mut self, node: NodeId) {
         let now = self.now.instant;
         let jitter = Duration::from_millis(u64::from(self.rng.next_u32() % 64));
-        let Some(peer) = self.peer(node) else { return };
-        let Some(dial) = &mut peer.dial else { return };
+        let Some(dial) = self.peer(node).and_then(|peer| peer.dial.as_mut()) else { return };
         dial.next = now + PAUSES[(dial.attempts as usize).min(PAUSES.len() - 1)] + jitter;
         dial.attempts += 1;
-        let mut initiation = [0; HANDSHAKE_ROOM];
-        let Some(length) = peer.tunnel().initiate(&mut initiation, now) else { return };
-        let (key, channel) = (peer.key, peer.channel);
+        let ways = self.ways(node);
+        if ways.is_empty() {
+            return;
+        }
+        let Some((initiation, key, channel)) = self.initiation(node) else { return };
         let contact = postcard::to_stdvec(self.presence.contact()).expect("contacts are plain data");
         let sealed = self.crypto.seal_to(&key, Purpose::Knock, &contact);
-        for way in self.ways(node) {
+        for way in ways {
             let locator = match way {
                 Way::Straight(at) => {
                     self.transmit(Locator::Direct(at), &wire::frame(wire::KNOCK, &sealed));
@@ -138,8 +139,22 @@ impl Node {
                     Locator::Relayed { relay, channel }
                 }
             };
-            self.transmit(locator, &initiation[..length]);
+            self.transmit(locator, &initiation);
         }
+    }
+
+    /// A new initiation, or the last one while that is fresh: it may have been lost.
+    fn initiation(&mut self, node: NodeId) -> Option<(Vec<u8>, TunnelKey, Channel)> {
+        let now = self.now.instant;
+        let peer = self.peer(node)?;
+        let mut room = [0; HANDSHAKE_ROOM];
+        let made = peer.tunnel().initiate(&mut room, now);
+        let (key, channel) = (peer.key, peer.channel);
+        let dial = peer.dial.as_mut()?;
+        if let Some(length) = made {
+            dial.initiation = room[..length].to_vec();
+        }
+        (!dial.initiation.is_empty()).then(|| (dial.initiation.clone(), key, channel))
     }
 
     /// All ways to a node. Homes of it that we have no tunnel with are dialled; once they answer, this is asked again.
@@ -266,7 +281,7 @@ impl Node {
         }
         peer.doubted = Some(now);
         if peer.dial.is_none() {
-            peer.dial = Some(Dial { begun: now, attempts: 0, next: now });
+            peer.dial = Some(Dial::new(now));
             self.attempt(node);
         }
     }
@@ -275,8 +290,10 @@ impl Node {
     pub(super) fn on_dial_timeout(&mut self, node: NodeId) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
-        let Some(dial) = peer.dial.filter(|dial| dial.next <= now) else { return };
-        if peer.is_home || now.since(dial.begun) < DIAL_LIMIT {
+        let Some(begun) = peer.dial.as_ref().filter(|dial| dial.next <= now).map(|dial| dial.begun) else {
+            return;
+        };
+        if peer.is_home || now.since(begun) < DIAL_LIMIT {
             return self.attempt(node);
         }
         peer.dial = None;

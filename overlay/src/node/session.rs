@@ -333,7 +333,7 @@ impl Node {
         self.table_stale = true;
         self.on_session_lost(node);
         if wanted && let Some(peer) = self.peer(node) {
-            peer.dial = Some(Dial { begun: now, attempts: 0, next: now });
+            peer.dial = Some(Dial::new(now));
             self.attempt(node);
         }
     }

@@ -1,0 +1,137 @@
+//! What must hold for any bytes at all: every decoder, by itself and with the encoder behind it.
+//!
+//! Owns: one function per target, and the fixed network they judge against. Never: the engine; the same functions are
+//! replayed over the corpus by an ordinary test.
+#![forbid(unsafe_code)]
+
+pub mod samples;
+
+use frejus_overlay::code::Code;
+use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
+use frejus_overlay::id::RecordKey;
+use frejus_overlay::packet::IpPacket;
+use frejus_overlay::packet::coalesce::Coalescer;
+use frejus_overlay::packet::icmp::{self, Unreachable};
+use frejus_overlay::packet::segment::Segments;
+use frejus_overlay::packet::udp6::Udp6;
+use frejus_overlay::packet::vnet::{self, VnetHeader};
+use frejus_overlay::record::{self, Record};
+use frejus_overlay::wire::control::Message;
+use frejus_overlay::wire::enrol;
+use frejus_overlay::wire::{self, Frame};
+
+/// A target: its name, which is also its corpus, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("classify", classify),
+    ("control", control),
+    ("enrol", enrol),
+    ("record", record),
+    ("document", document),
+    ("code", code),
+    ("packet", packet),
+    ("segment", segment),
+    ("coalesce", coalesce),
+];
+
+/// Datagrams: a relay frame's inside is shorter than the frame, and its header is rebuilt bit by bit.
+pub fn classify(data: &[u8]) {
+    if let Some(Frame::Relay(channel, inner)) = wire::classify(data) {
+        assert_eq!([&wire::relay_header(channel), inner].concat(), data);
+        let _ = wire::classify(inner);
+    }
+}
+
+/// Control messages: what is read is written again as it was meant.
+pub fn control(data: &[u8]) {
+    if let Some(message) = Message::decode(data) {
+        assert_eq!(Message::decode(&message.encode()).as_ref(), Some(&message));
+    }
+}
+
+/// Enrolment: requests and answers.
+pub fn enrol(data: &[u8]) {
+    if let Some(request) = enrol::Request::decode(data) {
+        let _ = request.is_authentic(&samples::network().id);
+        assert!(enrol::Request::decode(&request.encode()).as_ref() == Some(&request));
+    }
+    if let Some(answer) = enrol::Answer::decode(data) {
+        assert_eq!(enrol::Answer::decode(&answer.encode()).as_ref(), Some(&answer));
+    }
+}
+
+/// Directory records: nothing that the fuzzer can make is signed by the network's key, so nothing of it may pass
+/// but the samples.
+pub fn record(data: &[u8]) {
+    if let Ok(record) = Record::decode(data) {
+        assert_eq!(Record::decode(&record.encode()).as_ref(), Ok(&record));
+    }
+    let checked = record::check(samples::network(), &RecordKey([7; 32]), data, samples::NOW);
+    assert!(checked.is_err(), "a record under a key that is nobody's");
+}
+
+/// Documents: an envelope that was altered never opens.
+pub fn document(data: &[u8]) {
+    let network = samples::network();
+    let genesis = Signed::<Genesis>::from_bytes(data.to_vec());
+    let _ = genesis.claim().map(|claim| (claim.passport_life(), genesis.verify(&network.id).is_ok()));
+    let grant = Signed::<Grant>::from_bytes(data.to_vec());
+    let _ = grant.verify(network, samples::NOW);
+    let _ = Signed::<Passport>::from_bytes(data.to_vec()).claim();
+    let _ = Signed::<Whereabouts>::from_bytes(data.to_vec()).claim();
+}
+
+/// Codes: what people type.
+pub fn code(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(code) = text.parse::<Code>()
+    {
+        assert!(code.reveal().parse::<Code>().is_ok_and(|again| again == code));
+    }
+}
+
+/// IP packets: accessors, answers to them, control datagrams.
+pub fn packet(data: &[u8]) {
+    if let Ok(packet) = IpPacket::parse(data) {
+        assert!(packet.bytes().len() <= data.len());
+        let _ = (packet.source(), packet.destination(), packet.ports(), packet.transport(), packet.ecn());
+    }
+    let mut out = [0; icmp::LONGEST];
+    for from in ["10.1.0.1", "fd00::1"] {
+        let from = from.parse().expect("an address");
+        let _ = icmp::unreachable(data, from, Unreachable::Host, &mut out);
+        let _ = icmp::too_big(data, from, 1280, &mut out);
+    }
+    let _ = Udp6::parse(data);
+}
+
+/// Super-packets from the TUN device: every segment fits and parses.
+pub fn segment(data: &[u8]) {
+    let Some((header, packet)) = data.split_first_chunk::<{ vnet::LENGTH }>() else { return };
+    let Some(header) = VnetHeader::decode(header) else { return };
+    let Ok(mut segments) = Segments::new(header, packet, 1280) else { return };
+    let mut out = vec![0; 65_535];
+    while let Some(segment) = segments.write_next(&mut out) {
+        let Ok(length) = segment else { break };
+        assert!(IpPacket::parse(&out[..length]).is_ok());
+    }
+}
+
+/// Packets for the TUN device: what is joined is as long as its parts. The first two bytes cut the rest up.
+pub fn coalesce(data: &[u8]) {
+    let [step, udp, arena @ ..] = data else { return };
+    let step = usize::from(*step).max(1) * 4;
+    let mut coalescer = Coalescer::new(64, udp % 2 == 1);
+    let mut at = 0;
+    while at < arena.len() {
+        let end = (at + step).min(arena.len());
+        let _ = coalescer.push(arena, at..end);
+        at = end;
+    }
+    for output in coalescer.outputs(arena) {
+        let length: usize = output.slices().map(<[u8]>::len).sum();
+        assert!(output.header().len() + length <= vnet::LENGTH + 65_535);
+    }
+}

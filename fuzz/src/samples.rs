@@ -1,0 +1,143 @@
+//! A small network with fixed keys, and one valid sample for every target.
+
+use std::sync::OnceLock;
+
+use ed25519_dalek::SigningKey;
+use frejus_overlay::code::{Code, Door};
+use frejus_overlay::document::{
+    Candidate, CandidateKind, Contact, Credential, Genesis, Grant, NatClass, Network, Passport, Roles,
+    Signed, Whereabouts,
+};
+use frejus_overlay::id::{NodeId, Subject, TunnelKey};
+use frejus_overlay::locator::Channel;
+use frejus_overlay::packet::udp6::Udp6;
+use frejus_overlay::record::Record;
+use frejus_overlay::timing::UnixTime;
+use frejus_overlay::wire::control::Message;
+use frejus_overlay::wire::{self, enrol};
+
+/// When all of it is valid.
+pub const NOW: UnixTime = UnixTime(1_800_000_000);
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn node(seed: u8) -> NodeId {
+    NodeId(key(seed).verifying_key().to_bytes())
+}
+
+fn genesis() -> Signed<Genesis> {
+    let genesis = Genesis {
+        name: "fuzz".to_owned(),
+        prefix4: "10.9.0.0/16".parse().expect("a prefix"),
+        key: node(1),
+        created: NOW,
+        passport_life_s: 86_400,
+    };
+    genesis.sign(&key(1))
+}
+
+/// The network all samples belong to.
+pub fn network() -> &'static Network {
+    static NETWORK: OnceLock<Network> = OnceLock::new();
+    NETWORK.get_or_init(|| Network::new(&genesis()).expect("a good genesis"))
+}
+
+fn contact() -> Contact {
+    let id = network().id;
+    let grant = Grant {
+        node: node(2),
+        roles: Roles::ALL,
+        block: "10.9.0.0/16".parse().expect("a prefix"),
+        serial: 1,
+        not_before: NOW,
+        not_after: UnixTime(NOW.0 + 1_000_000),
+    };
+    let passport = Passport {
+        node: node(3),
+        name: "a".to_owned(),
+        roles: Roles::PEER,
+        address4: "10.9.0.7".parse().expect("an address"),
+        routes: Vec::new(),
+        serial: 5,
+        not_before: NOW,
+        not_after: UnixTime(NOW.0 + 86_400),
+        issuer: node(2),
+    };
+    let whereabouts = Whereabouts {
+        node: node(3),
+        sequence: 9,
+        tunnel_key: TunnelKey([4; 32]),
+        candidates: vec![Candidate {
+            kind: CandidateKind::Host,
+            at: "192.0.2.1:51860".parse().expect("an address"),
+        }],
+        homes: vec![node(2)],
+        directory: Vec::new(),
+        nat: NatClass::Unknown,
+        issued: NOW,
+        expires: UnixTime(NOW.0 + 900),
+    };
+    let credential = Credential {
+        grant: Signed::new(&grant, &id, &key(1)),
+        passport: Signed::new(&passport, &id, &key(2)),
+    };
+    Contact { credential, whereabouts: Signed::new(&whereabouts, &id, &key(3)) }
+}
+
+/// Valid inputs: target, name of the sample, bytes.
+#[must_use]
+pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let contact = contact();
+    let credential = contact.credential.clone();
+    let inner = [4, 0, 0, 0, 1, 2, 3, 4].into_iter().chain([0; 40]).collect::<Vec<u8>>();
+    let message = |message: &Message| message.encode();
+    let request = enrol::Request::new(&network().id, &key(3), TunnelKey([4; 32]), None, [5; 16], NOW);
+    let welcome = enrol::Answer::Welcome {
+        genesis: genesis(),
+        credential: credential.clone(),
+        contact: contact.clone(),
+    };
+    let code = Code {
+        network: network().id,
+        network_name: "fuzz".to_owned(),
+        secret: [6; 16],
+        doors: vec![Door {
+            tunnel_key: TunnelKey([4; 32]),
+            addresses: vec!["192.0.2.1:51860".parse().expect("an address")],
+        }],
+        expires: NOW,
+    };
+    let udp = Udp6 {
+        source: "fd00::1".parse().expect("an address"),
+        destination: "fd00::2".parse().expect("an address"),
+        source_port: 51860,
+        destination_port: 51860,
+        payload: b"hello",
+    };
+    let mut datagram = vec![0; 53];
+    let length = udp.write(&mut datagram).expect("room");
+    datagram.truncate(length);
+    let lookup = Message::Lookup { id: 7, subject: Subject::Name("b".to_owned()) };
+    vec![
+        ("classify", "relay", [&wire::relay_header(Channel(7)), inner.as_slice()].concat()),
+        ("classify", "knock", wire::frame(wire::KNOCK, &[9; 64])),
+        ("classify", "stranger", wire::frame(wire::STRANGER, &[])),
+        ("control", "probe", message(&Message::Probe { token: 7 })),
+        ("control", "lookup", message(&lookup)),
+        ("control", "publish", message(&Message::Publish { contact: contact.clone() })),
+        ("enrol", "request", request.encode()),
+        ("enrol", "welcome", welcome.encode()),
+        ("record", "passport", Record::Passport(credential.clone()).encode()),
+        ("record", "whereabouts", Record::Whereabouts(contact.clone()).encode()),
+        ("document", "genesis", genesis().as_bytes().to_vec()),
+        ("document", "grant", credential.grant.as_bytes().to_vec()),
+        ("document", "passport", credential.passport.as_bytes().to_vec()),
+        ("document", "whereabouts", contact.whereabouts.as_bytes().to_vec()),
+        ("code", "code", code.reveal().into_bytes()),
+        ("packet", "udp6", datagram.clone()),
+        ("segment", "udp6", [&[0; 10], datagram.as_slice()].concat()),
+        ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
+    ]
+}

@@ -1,0 +1,67 @@
+//! `frejus peers`.
+
+use super::arguments::Output;
+use super::screen;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::report::{Path, PathKind, Peer, Peers};
+
+pub(super) fn run(client: &Client, output: Output) -> Result<(), Failure> {
+    let peers = client.peers()?;
+    if output.json {
+        return screen::print_json(&peers);
+    }
+    if peers.peers.is_empty() {
+        screen::hint("no tunnel yet: it is made with the first packet, such as by frejus ping PEER");
+    }
+    screen::print(table(&peers))
+}
+
+fn table(peers: &Peers) -> String {
+    let heading = ["NAME", "ADDRESS", "PATH", "RTT", "LOSS", "RECEIVED", "SENT", "HANDSHAKE"];
+    screen::columns(&heading, &[3, 4, 5, 6, 7], peers.peers.iter().map(row).collect())
+}
+
+fn row(peer: &Peer) -> Vec<String> {
+    let path = peer.path.as_ref();
+    vec![
+        peer.name.clone(),
+        screen::or_dash(peer.addresses.first().map(ToString::to_string)),
+        screen::or_dash(path.map(way)),
+        screen::or_dash(path.and_then(|path| path.rtt_ms).map(screen::milliseconds)),
+        screen::or_dash(path.map(|path| format!("{:.0} %", path.loss * 100.0))),
+        screen::bytes(peer.rx_bytes),
+        screen::bytes(peer.tx_bytes),
+        screen::or_dash(peer.handshake_age_s.map(screen::age)),
+    ]
+}
+
+/// `direct 203.0.113.11:40211` or `relay via s`.
+pub(super) fn way(path: &Path) -> String {
+    match path.kind {
+        PathKind::Direct => format!("{} {}", path.kind, path.remote),
+        PathKind::Relay => {
+            let relay = path.via.clone().unwrap_or_else(|| path.remote.to_string());
+            format!("{} via {relay}", path.kind)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn a_line_for_each_peer() {
+        assert_eq!(
+            table(&samples::peers()),
+            "\
+NAME     ADDRESS      PATH                           RTT  LOSS  RECEIVED     SENT  HANDSHAKE
+b        10.93.4.7    direct 203.0.113.11:40211  12.3 ms   0 %   1.5 KiB  5.0 MiB       42 s
+printer  10.93.4.200  relay via s                      -  25 %       0 B    148 B          -
+new      -            -                                -     -       0 B      0 B          -
+"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! The configuration file: what a user may say once, and not at every start. TOML, optional.
+//!
+//! Owns: its keys and its error messages. Never: defaults of what is not in it, nor secrets.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::failure::{ExitCode, Failure};
+use crate::options;
+
+/// A configuration. What the command line says goes before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// Where the directory listens.
+    pub directory_listen: Option<SocketAddr>,
+    /// Addresses that others are told.
+    pub advertise: Vec<SocketAddr>,
+    /// The device's name.
+    #[serde(deserialize_with = "device")]
+    pub tun: Option<String>,
+    /// The device's MTU in bytes.
+    #[serde(deserialize_with = "mtu")]
+    pub mtu: Option<u16>,
+    /// The node's name, for `create` and `join`.
+    #[serde(deserialize_with = "label")]
+    pub name: Option<String>,
+}
+
+fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    options::device(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    options::mtu(u16::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+fn label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    options::label(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+impl Config {
+    /// The configuration in `file`.
+    ///
+    /// # Errors
+    /// It can't be read ([`ExitCode::NotPermitted`] or [`ExitCode::BadConfig`]), or says what no configuration
+    /// can ([`ExitCode::BadConfig`], with file and line).
+    pub fn read(file: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let code = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => ExitCode::NotPermitted,
+                _ => ExitCode::BadConfig,
+            };
+            Failure::new(
+                code,
+                format!("configuration {}: {error}", file.display()),
+                "name a file that can be read",
+            )
+        })?;
+        Self::parse(&text, file)
+    }
+
+    /// The configuration in `file`, or an empty one if there is no such file.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_if_there(file: &Path) -> Result<Self, Failure> {
+        if matches!(file.try_exists(), Ok(false)) { Ok(Self::default()) } else { Self::read(file) }
+    }
+
+    fn parse(text: &str, file: &Path) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let what = format!("configuration {}, line {line}: {}", file.display(), error.message());
+            Failure::new(ExitCode::BadConfig, what, "correct that line")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/etc/frejus/mymed.toml")).map_err(|failure| {
+            assert_eq!(failure.code, ExitCode::BadConfig);
+            failure.to_string()
+        })
+    }
+
+    #[test]
+    fn every_key() {
+        let config = parse(
+            "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
+             advertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n",
+        )
+        .unwrap();
+        assert_eq!(config.listen[1].port(), 443);
+        assert_eq!(config.directory_listen, Some("0.0.0.0:51861".parse().unwrap()));
+        assert_eq!(config.advertise, ["203.0.113.1:51860".parse().unwrap()]);
+        assert_eq!(
+            (config.tun.as_deref(), config.mtu, config.name.as_deref()),
+            (Some("vpn0"), Some(1400), Some("b"))
+        );
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_error_names_file_and_line() {
+        for (text, line, part) in [
+            ("mtu = 1400\nmtoo = 1\n", 2, "unknown field `mtoo`"),
+            ("\n\nmtu = 900\n", 3, "IPv6 needs 1280"),
+            ("listen = ['51860']", 1, "invalid socket address"),
+            ("name = 'a b'", 1, "can't be in a name"),
+            ("tun = ''", 1, "not a device name"),
+            ("mtu = 1400\n[half", 2, ""),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(
+                error.starts_with(&format!("configuration /etc/frejus/mymed.toml, line {line}: ")),
+                "{error}"
+            );
+            assert!(error.contains(part), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("none.toml");
+        assert_eq!(Config::read_if_there(&file), Ok(Config::default()));
+        assert_eq!(Config::read(&file).unwrap_err().code, ExitCode::BadConfig);
+    }
+}

@@ -1,0 +1,190 @@
+//! What the kernel knows of addresses and routes, and what we tell it.
+//!
+//! Owns: rtnetlink, through which the device gets its addresses, overlaps with local routes are found, and changes of
+//! the machine's own addresses are heard of. Never: the TUN device itself, or a choice of address.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use futures::{StreamExt, TryStreamExt};
+use ipnetwork::IpNetwork;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+
+/// The kernel's table of the machine's own addresses (rtnetlink(7), RT_TABLE_LOCAL).
+const TABLE_LOCAL: u32 = 255;
+
+/// A conversation with the kernel; its socket is served by a task of the runtime it was opened on.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+fn other(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        error => io::Error::other(error.to_string()),
+    }
+}
+
+impl Netlink {
+    /// Open it, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// The socket can't be made.
+    pub fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Every unicast route of this machine, with the name of its interface; the local table, which holds the
+    /// machine's own addresses, is left out.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn routes(&self) -> io::Result<Vec<(IpNetwork, String)>> {
+        let names = self.names().await?;
+        let mut routes = Vec::new();
+        for message in [
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ] {
+            let mut answers = self.handle.route().get(message).execute();
+            while let Some(route) = answers.try_next().await.map_err(other)? {
+                routes.extend(unicast(&route, &names));
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Addresses of this machine that another one might reach: of interfaces that are up, without loopback, link-local
+    /// ones, and the device called `except`.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn host_addresses(&self, except: &str) -> io::Result<Vec<IpAddr>> {
+        let names = self.names().await?;
+        let mut found = Vec::new();
+        let mut answers = self.handle.address().get().execute();
+        while let Some(address) = answers.try_next().await.map_err(other)? {
+            let up = names.get(&address.header.index).is_some_and(|name| name != except);
+            if up && matches!(address.header.scope, AddressScope::Universe | AddressScope::Site) {
+                found.extend(local_address(&address).filter(|ip| !is_passing(&address, *ip)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Give `device` an address, and with the prefix the route to the network; then bring it up.
+    ///
+    /// # Errors
+    /// There is no such device, or this process may not.
+    pub async fn configure(&self, device: &str, addresses: &[IpNetwork]) -> io::Result<()> {
+        let index = self.index(device).await?;
+        for network in addresses {
+            let add = self.handle.address().add(index, network.ip(), network.prefix());
+            add.replace().execute().await.map_err(other)?;
+        }
+        let up = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().set(up).execute().await.map_err(other)
+    }
+
+    /// Call `changed` now and after every change of an address or a link, until it says `false`.
+    ///
+    /// # Errors
+    /// The socket can't be made.
+    pub fn watch(mut changed: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+        tokio::spawn(connection);
+        tokio::spawn(async move {
+            while changed() {
+                if messages.next().await.is_none() {
+                    break;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn index(&self, device: &str) -> io::Result<u32> {
+        let mut links = self.handle.link().get().match_name(device.to_owned()).execute();
+        let link = links.try_next().await.map_err(other)?;
+        link.map(|link| link.header.index).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// Interfaces that are up, loopback excepted, by index.
+    async fn names(&self) -> io::Result<BTreeMap<u32, String>> {
+        let mut names = BTreeMap::new();
+        let mut links = self.handle.link().get().execute();
+        while let Some(link) = links.try_next().await.map_err(other)? {
+            let usable =
+                link.header.flags.contains(LinkFlags::Up) && !link.header.flags.contains(LinkFlags::Loopback);
+            let name = link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            });
+            if let Some(name) = name.filter(|_| usable) {
+                names.insert(link.header.index, name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn unicast(route: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(IpNetwork, String)> {
+    let table = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    let local = table.unwrap_or(u32::from(route.header.table)) == TABLE_LOCAL;
+    if local || route.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    });
+    let any = match route.header.address_family {
+        AddressFamily::Inet => IpAddr::from([0; 4]),
+        _ => IpAddr::from([0; 16]),
+    };
+    let network = IpNetwork::new(destination.unwrap_or(any), route.header.destination_prefix_length).ok()?;
+    let index = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    let name = index.and_then(|index| names.get(&index).cloned());
+    Some((network, name.unwrap_or_else(|| "another interface".to_owned())))
+}
+
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    let of = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
+    of(|attribute| if let AddressAttribute::Local(ip) = attribute { Some(*ip) } else { None }).or_else(|| {
+        of(|attribute| if let AddressAttribute::Address(ip) = attribute { Some(*ip) } else { None })
+    })
+}
+
+/// Temporary and deprecated IPv6 addresses (RFC 8981) are not worth telling others.
+fn is_passing(message: &AddressMessage, ip: IpAddr) -> bool {
+    use rtnetlink::packet_route::address::AddressFlags;
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    let passing = AddressFlags::Secondary | AddressFlags::Deprecated | AddressFlags::Tentative;
+    ip.is_ipv6() && flags.is_some_and(|flags| flags.intersects(passing))
+}
+
+/// The addresses with the port that the node listens on.
+#[must_use]
+pub fn with_port(addresses: &[IpAddr], v4: Option<u16>, v6: Option<u16>) -> Vec<SocketAddr> {
+    let port = |ip: &IpAddr| if ip.is_ipv4() { v4 } else { v6 };
+    addresses.iter().filter_map(|ip| Some(SocketAddr::new(*ip, port(ip)?))).collect()
+}

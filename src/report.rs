@@ -1,0 +1,529 @@
+//! What a node says about itself: the JSON that scripts rely on, field for field.
+//!
+//! Owns: the shapes and their words. Fields are only added; a change of meaning takes a new [`SCHEMA`]. Never:
+//! how a table looks, nor where a value comes from.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+pub mod timestamp;
+pub use timestamp::Timestamp;
+
+/// The version of every report here.
+pub const SCHEMA: u32 = 1;
+
+/// A word of the contract: in JSON and in tables the same.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$what:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$what])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(match self { $(Self::$variant => $word,)+ })
+            }
+        }
+    };
+}
+
+words! {
+    /// How the node stands.
+    State {
+        /// Not all is up yet.
+        Starting = "starting",
+        /// All is up.
+        Ready = "ready",
+        /// Up, but something needs attention.
+        Degraded = "degraded",
+        /// On its way out.
+        Stopping = "stopping",
+    }
+}
+
+words! {
+    /// What a node may do in the network.
+    Role {
+        /// Enrols nodes, renews passports, assigns addresses.
+        LoginServer = "login-server",
+        /// Keeps records, introduces nodes to each other, relays.
+        SuperPeer = "super-peer",
+        /// Carries its own traffic.
+        Peer = "peer",
+        /// Is looked after by a super peer.
+        Client = "client",
+    }
+}
+
+words! {
+    /// The NAT in front of a node, from the easiest to the hardest.
+    NatClass {
+        /// A public address, nothing filtered.
+        Open = "open",
+        /// A public address behind a stateful filter.
+        Firewalled = "firewalled",
+        /// Endpoint-independent mapping and filtering.
+        FullCone = "full-cone",
+        /// Endpoint-independent mapping, address-dependent filtering.
+        AddressRestricted = "address-restricted",
+        /// Endpoint-independent mapping, address- and port-dependent filtering.
+        PortRestricted = "port-restricted",
+        /// A mapping for each destination, ports in sequence.
+        SymmetricSequential = "symmetric-sequential",
+        /// A mapping for each destination, ports at random.
+        SymmetricRandom = "symmetric-random",
+        /// No UDP gets out.
+        UdpBlocked = "udp-blocked",
+        /// Not known yet.
+        Unknown = "unknown",
+    }
+}
+
+words! {
+    /// What carries the sealed packets.
+    Transport {
+        /// UDP datagrams.
+        Udp = "udp",
+        /// Frames over TCP.
+        Tcp = "tcp",
+        /// Frames over TLS.
+        Tls = "tls",
+    }
+}
+
+words! {
+    /// Which way the packets go.
+    PathKind {
+        /// From node to node.
+        Direct = "direct",
+        /// Through a super peer.
+        Relay = "relay",
+    }
+}
+
+words! {
+    /// How a direct path was found.
+    Method {
+        /// The other side has a public address.
+        Public = "public",
+        /// Both are in one network.
+        Local = "local",
+        /// The other side was asked to dial.
+        Reversed = "reversed",
+        /// Both opened their NAT at once.
+        Punched = "punched",
+        /// The next port of a NAT was predicted.
+        Predicted = "predicted",
+        /// The port of a NAT was guessed.
+        Guessed = "guessed",
+        /// The router was asked for a mapping.
+        Mapped = "mapped",
+        /// Through the NAT that both sit behind, and back.
+        Hairpin = "hairpin",
+    }
+}
+
+words! {
+    /// How the node takes part in the directory.
+    DirectoryMode {
+        /// Stores records for others.
+        Server = "server",
+        /// Only asks.
+        Client = "client",
+    }
+}
+
+words! {
+    /// Where a peer may be reached.
+    CandidateKind {
+        /// An address of the machine itself.
+        Host = "host",
+        /// What a super peer sees.
+        Reflexive = "reflexive",
+        /// What the router was asked for.
+        Mapped = "mapped",
+        /// A super peer that relays.
+        Relay = "relay",
+    }
+}
+
+words! {
+    /// One of the two look-ups.
+    Stage {
+        /// Virtual address or name to node.
+        Lease = "lease",
+        /// Node to whereabouts.
+        Whereabouts = "whereabouts",
+    }
+}
+
+words! {
+    /// Who answered a look-up.
+    Source {
+        /// Known already.
+        Cache = "cache",
+        /// The home super peer.
+        SuperPeer = "super-peer",
+        /// The table.
+        Dht = "dht",
+    }
+}
+
+/// `status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// How the node stands.
+    pub state: State,
+    /// The network that it belongs to.
+    pub network: Network,
+    /// Who it is.
+    pub node: Node,
+    /// What is in front of it.
+    pub nat: Nat,
+    /// The super peers in use.
+    pub super_peers: Vec<SuperPeer>,
+    /// The directory, seen from here.
+    pub directory: Directory,
+    /// What needs attention; empty when all is well.
+    pub attention: Vec<Attention>,
+    /// Packets since the node started.
+    pub counters: Counters,
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name, a label.
+    pub name: String,
+    /// Its ID in full.
+    pub id: String,
+    /// Its IPv4 prefix, such as `10.93.0.0/16`.
+    pub prefix: String,
+    /// Its IPv6 prefix, a /48.
+    pub prefix6: String,
+}
+
+/// The node that reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its ID in full.
+    pub id: String,
+    /// Its name, a label unique in the network.
+    pub name: String,
+    /// What it may do.
+    pub roles: Vec<Role>,
+    /// Its virtual addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// The name of its device.
+    pub tun: String,
+    /// The device's MTU in bytes.
+    pub mtu: u16,
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where it tells others to find it, beyond what it finds out itself.
+    pub advertised: Vec<SocketAddr>,
+}
+
+/// What is known of the NAT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nat {
+    /// Its class.
+    pub class: NatClass,
+}
+
+/// A super peer in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SuperPeer {
+    /// Its name.
+    pub name: String,
+    /// Its node ID in full.
+    pub id: String,
+    /// Round trip in milliseconds; null before the first answer.
+    pub rtt_ms: Option<f64>,
+    /// How it is reached.
+    pub transport: Transport,
+    /// Whether it is the one asked first.
+    pub home: bool,
+}
+
+/// The directory, seen from here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Whether this node stores records for others.
+    pub mode: DirectoryMode,
+    /// Nodes in the routing table.
+    pub peers: usize,
+    /// What others can find of this node.
+    pub published: Published,
+}
+
+/// What others can find of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its passport.
+    pub lease: bool,
+    /// Its whereabouts.
+    pub whereabouts: bool,
+}
+
+/// Something that an operator should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    /// What is not as it should be.
+    pub what: String,
+    /// The command that mends it.
+    pub mend: String,
+}
+
+/// Packets since the node started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// From the device into the network.
+    pub packets_out: u64,
+    /// From the network into the device.
+    pub packets_in: u64,
+    /// Dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// `peers --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Every peer with a tunnel.
+    pub peers: Vec<Peer>,
+}
+
+/// A peer with a tunnel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its node ID in full.
+    pub id: String,
+    /// Its virtual addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// What it may do.
+    pub roles: Vec<Role>,
+    /// The path in use; null while there is none.
+    pub path: Option<Path>,
+    /// Seconds since the last handshake; null before the first.
+    pub handshake_age_s: Option<u64>,
+    /// Bytes received from it.
+    pub rx_bytes: u64,
+    /// Bytes sent to it.
+    pub tx_bytes: u64,
+}
+
+/// A path to a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    /// Direct or through a relay.
+    pub kind: PathKind,
+    /// What carries it.
+    pub transport: Transport,
+    /// Where the datagrams are sent: the peer, or the relay.
+    pub remote: SocketAddr,
+    /// The relay's name; null for a direct path.
+    pub via: Option<String>,
+    /// How a direct path was found; null for a relayed one.
+    pub method: Option<Method>,
+    /// Round trip in milliseconds; null before the first answer.
+    pub rtt_ms: Option<f64>,
+    /// Share of probes that stayed unanswered, from 0 to 1.
+    pub loss: f64,
+    /// Seconds since this path came into use.
+    pub since_s: u64,
+}
+
+/// `ping --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ping {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The peer's name; what was asked for, if nobody answered.
+    pub peer: String,
+    /// Every echo that came back.
+    pub replies: Vec<Echo>,
+    /// How many were sent.
+    pub sent: u32,
+    /// How many came back.
+    pub received: u32,
+}
+
+/// An echo that came back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Echo {
+    /// Counted from one.
+    pub seq: u32,
+    /// Round trip in milliseconds.
+    pub rtt_ms: f64,
+    /// The path that it came back by.
+    pub path: Path,
+}
+
+/// A node's answer to one ping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PingReply {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The peer's name.
+    pub peer: String,
+    /// The virtual address that answered.
+    pub address: IpAddr,
+    /// Round trip in milliseconds.
+    pub rtt_ms: f64,
+    /// The path that the echo came back by.
+    pub path: Path,
+}
+
+/// `resolve --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolve {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was asked for.
+    pub query: String,
+    /// The virtual address.
+    pub address: IpAddr,
+    /// Who holds it.
+    pub node: NodeName,
+    /// By what right; null when the whereabouts were found without it.
+    pub lease: Option<Lease>,
+    /// Where it is; null when nobody knows.
+    pub whereabouts: Option<Whereabouts>,
+    /// The look-ups, in order.
+    pub stages: Vec<LookUp>,
+}
+
+/// A node by ID and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeName {
+    /// Its ID in full.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The right to an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The login server that signed it: its name if known, else its node ID.
+    pub issuer: String,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Grows with every record that the node signs.
+    pub sequence: u64,
+    /// Seconds since it was signed.
+    pub age_s: u64,
+    /// Where to try, best first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A place to try.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// What it is.
+    pub kind: CandidateKind,
+    /// Where it is: an address and port; for a relay also a super peer's name.
+    pub at: String,
+}
+
+/// One look-up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LookUp {
+    /// What was looked for.
+    pub stage: Stage,
+    /// Who answered.
+    pub source: Source,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: f64,
+}
+
+#[cfg(test)]
+pub(crate) mod samples;
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(report: &T, text: &str) {
+        assert_eq!(serde_json::to_string(report).unwrap(), text.replace('\n', ""));
+        assert_eq!(&serde_json::from_str::<T>(text).unwrap(), report);
+    }
+
+    #[test]
+    fn status_has_the_promised_shape() {
+        golden(
+            &samples::status(),
+            r#"{"schema":1,"state":"degraded",
+"network":{"name":"mymed","id":"netid","prefix":"10.93.0.0/16","prefix6":"fd12:3456:789a::/48"},
+"node":{"id":"nodeid-b","name":"b","roles":["peer"],"addresses":["10.93.4.7","fd12:3456:789a::7"],
+"tun":"frejus0","mtu":1280,"listen":["0.0.0.0:51860","[::]:51860"],"advertised":["203.0.113.11:51860"]},
+"nat":{"class":"port-restricted"},
+"super_peers":[{"name":"s","id":"nodeid-s","rtt_ms":20.125,"transport":"udp","home":true}],
+"directory":{"mode":"client","peers":12,"published":{"lease":true,"whereabouts":false}},
+"attention":[{"what":"the clock is 90 s slow","mend":"timedatectl set-ntp true"}],
+"counters":{"packets_out":1234,"packets_in":2345,"dropped":{"no-route":2,"spoofed":1}}}"#,
+        );
+    }
+
+    #[test]
+    fn peers_have_the_promised_shape() {
+        golden(
+            &samples::peers(),
+            r#"{"schema":1,"peers":[
+{"name":"b","id":"nodeid-b","addresses":["10.93.4.7","fd12:3456:789a::7"],"roles":["peer"],
+"path":{"kind":"direct","transport":"udp","remote":"203.0.113.11:40211","via":null,"method":"punched",
+"rtt_ms":12.34,"loss":0.0,"since_s":75},"handshake_age_s":42,"rx_bytes":1536,"tx_bytes":5242880},
+{"name":"printer","id":"nodeid-p","addresses":["10.93.4.200"],"roles":["super-peer","login-server"],
+"path":{"kind":"relay","transport":"tls","remote":"203.0.113.101:443","via":"s","method":null,
+"rtt_ms":null,"loss":0.25,"since_s":3},"handshake_age_s":null,"rx_bytes":0,"tx_bytes":148},
+{"name":"new","id":"nodeid-n","addresses":[],"roles":[],"path":null,
+"handshake_age_s":null,"rx_bytes":0,"tx_bytes":0}]}"#,
+        );
+    }
+
+    #[test]
+    fn ping_has_the_promised_shape() {
+        golden(
+            &samples::ping(),
+            r#"{"schema":1,"peer":"b","replies":[{"seq":1,"rtt_ms":12.34,
+"path":{"kind":"direct","transport":"udp","remote":"203.0.113.11:40211","via":null,"method":"punched",
+"rtt_ms":12.34,"loss":0.0,"since_s":75}}],"sent":2,"received":1}"#,
+        );
+    }
+
+    #[test]
+    fn resolve_has_the_promised_shape() {
+        golden(
+            &samples::resolve(),
+            r#"{"schema":1,"query":"b","address":"10.93.4.7","node":{"id":"nodeid-b","name":"b"},
+"lease":{"issuer":"s","expires":"2026-11-20T10:37:50Z"},
+"whereabouts":{"sequence":12,"age_s":34,"candidates":[{"kind":"host","at":"192.168.1.2:51860"},
+{"kind":"reflexive","at":"203.0.113.11:40211"}]},
+"stages":[{"stage":"lease","source":"cache","elapsed_ms":0.02},
+{"stage":"whereabouts","source":"super-peer","elapsed_ms":41.5}]}"#,
+        );
+    }
+
+    #[test]
+    fn a_reader_overlooks_fields_that_were_added() {
+        let text = r#"{"schema":1,"peers":[],"later":true}"#;
+        assert_eq!(serde_json::from_str::<Peers>(text).unwrap().peers, []);
+    }
+}

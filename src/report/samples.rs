@@ -1,0 +1,151 @@
+//! One report of each kind, for the tests of shapes and of tables.
+
+use frejus_overlay::timing::UnixTime;
+
+use super::*;
+
+pub(crate) fn status() -> Status {
+    Status {
+        schema: SCHEMA,
+        state: State::Degraded,
+        network: Network {
+            name: "mymed".into(),
+            id: "netid".into(),
+            prefix: "10.93.0.0/16".into(),
+            prefix6: "fd12:3456:789a::/48".into(),
+        },
+        node: Node {
+            id: "nodeid-b".into(),
+            name: "b".into(),
+            roles: vec![Role::Peer],
+            addresses: addresses(),
+            tun: "frejus0".into(),
+            mtu: 1280,
+            listen: vec!["0.0.0.0:51860".parse().unwrap(), "[::]:51860".parse().unwrap()],
+            advertised: vec!["203.0.113.11:51860".parse().unwrap()],
+        },
+        nat: Nat { class: NatClass::PortRestricted },
+        super_peers: vec![SuperPeer {
+            name: "s".into(),
+            id: "nodeid-s".into(),
+            rtt_ms: Some(20.125),
+            transport: Transport::Udp,
+            home: true,
+        }],
+        directory: Directory {
+            mode: DirectoryMode::Client,
+            peers: 12,
+            published: Published { lease: true, whereabouts: false },
+        },
+        attention: vec![Attention {
+            what: "the clock is 90 s slow".into(),
+            mend: "timedatectl set-ntp true".into(),
+        }],
+        counters: Counters {
+            packets_out: 1234,
+            packets_in: 2345,
+            dropped: [("no-route".to_owned(), 2), ("spoofed".to_owned(), 1)].into(),
+        },
+    }
+}
+
+fn addresses() -> Vec<IpAddr> {
+    vec!["10.93.4.7".parse().unwrap(), "fd12:3456:789a::7".parse().unwrap()]
+}
+
+pub(crate) fn direct() -> Path {
+    Path {
+        kind: PathKind::Direct,
+        transport: Transport::Udp,
+        remote: "203.0.113.11:40211".parse().unwrap(),
+        via: None,
+        method: Some(Method::Punched),
+        rtt_ms: Some(12.34),
+        loss: 0.0,
+        since_s: 75,
+    }
+}
+
+pub(crate) fn relayed() -> Path {
+    Path {
+        kind: PathKind::Relay,
+        transport: Transport::Tls,
+        remote: "203.0.113.101:443".parse().unwrap(),
+        via: Some("s".into()),
+        method: None,
+        rtt_ms: None,
+        loss: 0.25,
+        since_s: 3,
+    }
+}
+
+pub(crate) fn peers() -> Peers {
+    let b = Peer {
+        name: "b".into(),
+        id: "nodeid-b".into(),
+        addresses: addresses(),
+        roles: vec![Role::Peer],
+        path: Some(direct()),
+        handshake_age_s: Some(42),
+        rx_bytes: 1536,
+        tx_bytes: 5 << 20,
+    };
+    let printer = Peer {
+        name: "printer".into(),
+        id: "nodeid-p".into(),
+        addresses: vec!["10.93.4.200".parse().unwrap()],
+        roles: vec![Role::SuperPeer, Role::LoginServer],
+        path: Some(relayed()),
+        handshake_age_s: None,
+        rx_bytes: 0,
+        tx_bytes: 148,
+    };
+    let new = Peer {
+        name: "new".into(),
+        id: "nodeid-n".into(),
+        addresses: Vec::new(),
+        roles: Vec::new(),
+        path: None,
+        handshake_age_s: None,
+        rx_bytes: 0,
+        tx_bytes: 0,
+    };
+    Peers { schema: SCHEMA, peers: vec![b, printer, new] }
+}
+
+pub(crate) fn ping_reply(path: Path) -> PingReply {
+    PingReply { schema: SCHEMA, peer: "b".into(), address: "10.93.4.7".parse().unwrap(), rtt_ms: 12.34, path }
+}
+
+pub(crate) fn ping() -> Ping {
+    Ping {
+        schema: SCHEMA,
+        peer: "b".into(),
+        replies: vec![Echo { seq: 1, rtt_ms: 12.34, path: direct() }],
+        sent: 2,
+        received: 1,
+    }
+}
+
+pub(crate) fn resolve() -> Resolve {
+    let candidate = |kind, at: &str| Candidate { kind, at: at.into() };
+    Resolve {
+        schema: SCHEMA,
+        query: "b".into(),
+        address: "10.93.4.7".parse().unwrap(),
+        node: NodeName { id: "nodeid-b".into(), name: "b".into() },
+        lease: Some(Lease { issuer: "s".into(), expires: Timestamp(UnixTime(1_795_171_070)) }),
+        whereabouts: Some(Whereabouts {
+            sequence: 12,
+            age_s: 34,
+            candidates: vec![
+                candidate(CandidateKind::Host, "192.168.1.2:51860"),
+                candidate(CandidateKind::Reflexive, "203.0.113.11:40211"),
+            ],
+        }),
+        stages: vec![
+            LookUp { stage: Stage::Lease, source: Source::Cache, elapsed_ms: 0.02 },
+            LookUp { stage: Stage::Whereabouts, source: Source::SuperPeer, elapsed_ms: 41.5 },
+        ],
+    }
+}

@@ -1,0 +1,308 @@
+//! WireGuard by boringtun; the only file that names it.
+//!
+//! Owns: [`Wireguard`], this node's tunnel key, and behind [`SharedTunnel`] every peer's key pairs. boringtun keeps
+//! its sessions to itself, so a small mirror of them stands here: which one it would seal with, how old it is, and
+//! whether it may be used. Never: a packet that waits for a session, a socket, a log line with a key.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, Tunn, TunnResult};
+use frejus_overlay::id::TunnelKey;
+use frejus_overlay::timing::Instant;
+use frejus_overlay::tunnel::{
+    Crypto, HANDSHAKE_ROOM, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, Tunnel,
+};
+use frejus_overlay::wire::{Frame, Wireguard as Kind, classify};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::clock::Clock;
+use crate::seal::{self, Opener};
+
+/// A session is replaced after this long (WireGuard paper, section 6.1).
+const REKEY_AFTER: Duration = Duration::from_secs(120);
+/// Rekeys are spread over this long before [`REKEY_AFTER`], so that peers that met together part in time.
+const REKEY_JITTER: Duration = Duration::from_secs(10);
+/// A session seals nothing beyond this age: a second less than the paper's 180 s, since boringtun's own clock
+/// moves only when its timers run, and it must not be asked to seal with what it has dropped.
+const REJECT_AFTER: Duration = Duration::from_secs(179);
+/// Counters from here on are refused (WireGuard paper, section 6.1: 2⁶⁴ − 2¹³ − 1).
+const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// Initiations repeat after 1, 2, 4 and then every 5 s: quicker than the paper's REKEY_TIMEOUT at first, because
+/// a hole may open only with the second try; boringtun keeps the last two, so late answers still count.
+const RETRY: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(5)];
+/// boringtun keeps as many sessions, by the lower bits of their index.
+const SESSIONS: usize = 8;
+
+/// This node's tunnel key. Wiped when dropped; nothing prints it.
+pub struct Wireguard {
+    secret: StaticSecret,
+    public: PublicKey,
+    opener: Opener,
+    /// Shared by all tunnels and never in cookie mode: it counts all peers together, so that one flooder would send
+    /// everybody there. Our own limiter stands in front, by source prefix.
+    macs: Arc<RateLimiter>,
+    clock: Clock,
+}
+
+impl Wireguard {
+    /// The key of this node, and the clock whose readings the tunnels go by.
+    #[must_use]
+    pub fn new(secret: StaticSecret, clock: Clock) -> Self {
+        let public = PublicKey::from(&secret);
+        let opener = Opener::new(&secret);
+        let macs = Arc::new(RateLimiter::new(&public, u64::MAX));
+        Self { secret, public, opener, macs, clock }
+    }
+}
+
+impl Crypto for Wireguard {
+    fn public(&self) -> TunnelKey {
+        TunnelKey(self.public.to_bytes())
+    }
+
+    fn tunnel(&mut self, peer: &TunnelKey, index: u32) -> SharedTunnel {
+        let peer = PublicKey::from(peer.0);
+        let macs = Some(Arc::clone(&self.macs));
+        let tunn = Tunn::new(self.secret.clone(), peer, None, None, index, macs);
+        Arc::new(Mutex::new(Link::new(tunn, self.clock.clone())))
+    }
+
+    fn initiator(&mut self, initiation: &[u8]) -> Option<TunnelKey> {
+        let mut room = [0; HANDSHAKE_ROOM];
+        let Ok(Packet::HandshakeInit(packet)) = self.macs.verify_packet(None, initiation, &mut room) else {
+            return None;
+        };
+        let half = parse_handshake_anon(&self.secret, &self.public, &packet).ok()?;
+        Some(TunnelKey(half.peer_static_public))
+    }
+
+    /// Empty for a key of small order: nobody holds it, so nobody could open anything.
+    fn seal_to(&mut self, to: &TunnelKey, purpose: Purpose, plaintext: &[u8]) -> Vec<u8> {
+        seal::seal(to, purpose, plaintext).unwrap_or_default()
+    }
+
+    fn open_sealed(&mut self, purpose: Purpose, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.opener.open(purpose, sealed)
+    }
+}
+
+/// What we know of one of boringtun's sessions.
+#[derive(Clone, Copy)]
+struct Session {
+    index: u32,
+    since: Instant,
+    initiated: bool,
+}
+
+/// One peer.
+struct Link {
+    tunn: Tunn,
+    clock: Clock,
+    sessions: [Option<Session>; SESSIONS],
+    /// Index of the session that boringtun seals with.
+    current: Option<u32>,
+    /// When we initiated last, and how often without an answer.
+    initiated: Option<(Instant, usize)>,
+    /// Whether data left since the current session began.
+    sent: bool,
+    /// How much before [`REKEY_AFTER`] the current session is replaced.
+    jitter: Duration,
+}
+
+impl Link {
+    const fn new(tunn: Tunn, clock: Clock) -> Self {
+        Self {
+            tunn,
+            clock,
+            sessions: [None; SESSIONS],
+            current: None,
+            initiated: None,
+            sent: false,
+            jitter: Duration::ZERO,
+        }
+    }
+
+    /// The session to seal with: authenticated by its initiator's first data, and young enough.
+    fn usable(&self, now: Instant) -> Option<Session> {
+        let current = self.current?;
+        self.sessions[place(current)]
+            .filter(|session| session.index == current && now.since(session.since) < REJECT_AFTER)
+    }
+
+    /// A session was agreed on. The responder's is not for sealing until its initiator has used it.
+    fn begin(&mut self, session: Session) {
+        self.sessions[place(session.index)] = Some(session);
+    }
+
+    /// Authentic data came on session `index`: boringtun seals with it from now on, if it is not an old one.
+    fn confirm(&mut self, index: u32) {
+        if self.current == Some(index) {
+            return;
+        }
+        let since = |index: u32| self.sessions[place(index)].map(|session| session.since);
+        let newer = match self.current.and_then(since) {
+            Some(current) => since(index).is_some_and(|new| new >= current),
+            None => true,
+        };
+        if newer {
+            self.current = Some(index);
+            self.sent = false;
+            self.jitter = jitter();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.sessions = [None; SESSIONS];
+        self.current = None;
+    }
+
+    /// Lets boringtun's clock catch up, which moves only here; a message if its timers want one sent.
+    fn tick(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
+        let sent = match self.tunn.update_timers(out) {
+            TunnResult::WriteToNetwork(message) => Some((message.len(), message[0])),
+            TunnResult::Err(_) => {
+                self.forget();
+                None
+            }
+            _ => None,
+        };
+        if self.current.is_some() && self.tunn.time_since_last_handshake().is_none() {
+            self.current = None;
+        }
+        let (len, kind) = sent?;
+        if kind == INITIATION {
+            self.note_initiation(now);
+        }
+        Some(len)
+    }
+
+    fn note_initiation(&mut self, now: Instant) {
+        let tries = self.initiated.map_or(0, |(_, tries)| tries + 1);
+        self.initiated = Some((now, tries));
+    }
+
+    fn rekey_due(&self, now: Instant) -> bool {
+        self.sent
+            && self.usable(now).is_some_and(|session| {
+                session.initiated && now.since(session.since) >= REKEY_AFTER - self.jitter
+            })
+    }
+
+    fn format_initiation(&mut self, out: &mut [u8], again: bool, now: Instant) -> Option<usize> {
+        let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(out, again) else {
+            return None;
+        };
+        let len = message.len();
+        self.note_initiation(now);
+        Some(len)
+    }
+
+    /// Empty packets that boringtun put aside for lack of a session; they would go out as stale keepalives.
+    fn drop_queue(&mut self) {
+        let mut room = [0; HANDSHAKE_ROOM];
+        while let TunnResult::WriteToNetwork(_) = self.tunn.decapsulate(None, &[], &mut room) {}
+    }
+}
+
+impl Tunnel for Link {
+    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+        assert!(out.len() >= packet.len() + OVERHEAD, "the caller gives room for header and tag");
+        self.usable(self.clock.latest())?;
+        let len = match self.tunn.encapsulate(packet, out) {
+            TunnResult::WriteToNetwork(message) if message[0] == DATA => message.len(),
+            _ => {
+                self.current = None;
+                return None;
+            }
+        };
+        self.sent |= !packet.is_empty();
+        Some(len)
+    }
+
+    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened {
+        assert!(out.len() >= datagram.len(), "the caller gives room for the whole datagram");
+        let Some(Frame::Wireguard(Kind::Data(index))) = classify(datagram) else { return Opened::Rejected };
+        let counter = datagram[8..].first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
+        if counter >= REJECT_AFTER_MESSAGES {
+            return Opened::Rejected;
+        }
+        let opened = match self.tunn.decapsulate(None, datagram, out) {
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                Opened::Packet(packet.len())
+            }
+            TunnResult::Done => Opened::Keepalive,
+            TunnResult::WriteToNetwork(_) | TunnResult::Err(_) => return Opened::Rejected,
+        };
+        self.confirm(index);
+        opened
+    }
+
+    fn initiate(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
+        if let Some((last, tries)) = self.initiated
+            && now.since(last) < RETRY[tries.min(RETRY.len() - 1)]
+        {
+            return None;
+        }
+        match self.tick(out, now) {
+            Some(len) if out[0] == INITIATION => Some(len),
+            _ => self.format_initiation(out, true, now),
+        }
+    }
+
+    fn handshake(&mut self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake {
+        let Some(Frame::Wireguard(kind @ (Kind::Initiation | Kind::Answer(_)))) = classify(datagram) else {
+            return Handshake::Rejected;
+        };
+        self.tick(out, now);
+        let len = match self.tunn.decapsulate(None, datagram, out) {
+            TunnResult::WriteToNetwork(reply) => reply.len(),
+            TunnResult::Done => return Handshake::Accepted,
+            _ => return Handshake::Rejected,
+        };
+        match kind {
+            Kind::Answer(index) => {
+                self.begin(Session { index, since: now, initiated: true });
+                self.confirm(index);
+                self.initiated = self.initiated.map(|(last, _)| (last, 0));
+                self.drop_queue();
+            }
+            Kind::Initiation | Kind::Data(_) => {
+                let index = out[4..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+                self.begin(Session { index, since: now, initiated: false });
+            }
+        }
+        Handshake::Reply(len)
+    }
+
+    fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
+        let due = self.rekey_due(now);
+        match self.tick(out, now) {
+            Some(len) => Some(len),
+            None if due => self.format_initiation(out, false, now),
+            None => None,
+        }
+    }
+
+    fn session_age_s(&self) -> Option<u64> {
+        let now = self.clock.latest();
+        self.usable(now).map(|session| now.since(session.since).as_secs())
+    }
+}
+
+/// Types of the WireGuard messages that are told apart here.
+const INITIATION: u8 = 1;
+const DATA: u8 = 4;
+
+const fn place(index: u32) -> usize {
+    index as usize % SESSIONS
+}
+
+/// Between nothing and [`REKEY_JITTER`]. Zero if the kernel gives no randomness: jitter is no secret.
+fn jitter() -> Duration {
+    let random = getrandom::u32().unwrap_or(0);
+    REKEY_JITTER.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
