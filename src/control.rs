@@ -24,6 +24,7 @@ use crate::question::Question;
 use crate::report::{self, Role, State};
 
 use answer::Asked;
+pub(crate) use answer::failure;
 
 /// What the control thread is told, besides exceptions and questions.
 #[derive(Debug)]
@@ -262,7 +263,7 @@ impl<W: World> Control<W> {
     }
 }
 
-const fn roles(role: Role) -> Roles {
+pub(crate) const fn roles(role: Role) -> Roles {
     match role {
         Role::Peer => Roles::PEER,
         Role::SuperPeer => Roles::PEER.with(Roles::SUPER_PEER),

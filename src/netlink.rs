@@ -63,7 +63,7 @@ impl Netlink {
     }
 
     /// Addresses of this machine that another one might reach: of interfaces that are up, without loopback, link-local
-    /// ones, and the device called `except`.
+    /// ones, the device called `except`, and those of other networks of ours.
     ///
     /// # Errors
     /// The kernel does not answer.
@@ -72,7 +72,8 @@ impl Netlink {
         let mut found = Vec::new();
         let mut answers = self.handle.address().get().execute();
         while let Some(address) = answers.try_next().await.map_err(other)? {
-            let up = names.get(&address.header.index).is_some_and(|name| name != except);
+            let foreign = |name: &String| name != except && !name.starts_with("frejus");
+            let up = names.get(&address.header.index).is_some_and(foreign);
             if up && matches!(address.header.scope, AddressScope::Universe | AddressScope::Site) {
                 found.extend(local_address(&address).filter(|ip| !is_passing(&address, *ip)));
             }
@@ -94,16 +95,30 @@ impl Netlink {
         self.handle.link().set(up).execute().await.map_err(other)
     }
 
-    /// Call `changed` now and after every change of an address or a link, until it says `false`.
+    /// Tell the machine's addresses (as [`Self::host_addresses`] does) now and whenever they change, for as long as the
+    /// runtime lives.
     ///
     /// # Errors
     /// The socket can't be made.
-    pub fn watch(mut changed: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
+    pub fn watch(
+        self,
+        except: String,
+        mut changed: impl FnMut(&[IpAddr]) + Send + 'static,
+    ) -> io::Result<()> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
         tokio::spawn(async move {
-            while changed() {
+            let mut last = None;
+            loop {
+                match self.host_addresses(&except).await {
+                    Ok(hosts) if last.as_ref() != Some(&hosts) => {
+                        changed(&hosts);
+                        last = Some(hosts);
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!("the kernel does not say its addresses: {error}"),
+                }
                 if messages.next().await.is_none() {
                     break;
                 }

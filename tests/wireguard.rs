@@ -15,7 +15,8 @@ struct Real(Clock);
 impl World for Real {
     fn crypto(&mut self, seed: u64) -> Box<dyn Crypto> {
         let mut secret = [0x5a; 32];
-        secret[..8].copy_from_slice(&seed.to_le_bytes());
+        // Not the first byte: its three lowest bits do not count (RFC 7748, section 5).
+        secret[8..16].copy_from_slice(&seed.to_le_bytes());
         Box::new(Wireguard::new(StaticSecret::from(secret), self.0.clone()))
     }
 

@@ -36,20 +36,25 @@ impl Asked {
                 _ = reply.send(Ok(resolve(query, *found, now)));
             }
             (Self::Invite(reply), Answer::Invited { code }) => _ = reply.send(Ok(Code::new(code))),
-            (Self::Ping(reply), answer) => _ = reply.send(Err(failure(answer))),
-            (Self::Resolve(_, reply), answer) => _ = reply.send(Err(failure(answer))),
-            (Self::Invite(reply), answer) => _ = reply.send(Err(failure(answer))),
+            (Self::Ping(reply), answer) => _ = reply.send(Err(unexpected(answer))),
+            (Self::Resolve(_, reply), answer) => _ = reply.send(Err(unexpected(answer))),
+            (Self::Invite(reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Stop, _) => return true,
         }
         false
     }
 }
 
-fn failure(answer: Answer) -> Failure {
-    let Answer::Failed(failed) = answer else {
-        return Failure::other("the node answered something else", "report this as a defect of frejus");
-    };
-    let (code, mend) = match &failed {
+fn unexpected(answer: Answer) -> Failure {
+    match answer {
+        Answer::Failed(failed) => failure(&failed),
+        _ => Failure::other("the node answered something else", "report this as a defect of frejus"),
+    }
+}
+
+/// What a user is told.
+pub(crate) fn failure(failed: &Failed) -> Failure {
+    let (code, mend) = match failed {
         Failed::NoSuchPeer(_) => {
             (ExitCode::NoSuchPeer, "check the name or address; frejus peers shows who is near")
         }

@@ -1,0 +1,91 @@
+//! This machine, as the control thread's [`World`]: sockets, device, directory, disk, terminal.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use frejus_overlay::forward::Table;
+use frejus_overlay::node::{Event, Persist};
+use frejus_overlay::port::Command;
+use frejus_overlay::verdict::{Counters, Drop};
+use std::sync::atomic::Ordering;
+
+use crate::control::World;
+use crate::directory::DirectoryHandle;
+use crate::failure::Failure;
+use crate::forward::Published;
+use crate::ledger::Ledger;
+use crate::report;
+use crate::state::{Lock, StateDir};
+use crate::tun::Tun;
+use crate::udp::UdpSender;
+
+pub(super) struct Host {
+    pub(super) udp: UdpSender,
+    pub(super) tun: Arc<Tun>,
+    pub(super) table: Arc<Published>,
+    pub(super) directory: DirectoryHandle,
+    pub(super) state: StateDir,
+    /// Held for as long as the node runs.
+    pub(super) _lock: Lock,
+    /// Present with the login role.
+    pub(super) ledger: Option<Ledger>,
+    pub(super) lines: Sender<String>,
+    /// A super peer does not tell of everybody's paths.
+    pub(super) tells_paths: bool,
+    /// Every thread's counters, control's own included.
+    pub(super) counters: Vec<Arc<Counters>>,
+}
+
+impl World for Host {
+    fn send(&mut self, to: SocketAddr, datagram: &[u8]) -> bool {
+        self.udp.send(to, datagram).is_ok()
+    }
+
+    fn to_tun(&mut self, packet: &[u8]) -> bool {
+        self.tun.write_packet(packet).is_ok()
+    }
+
+    fn publish(&mut self, table: Arc<Table>) {
+        self.table.publish(table);
+    }
+
+    fn command(&mut self, command: Command) -> bool {
+        self.directory.send(command)
+    }
+
+    fn persist(&mut self, change: Persist) -> Result<(), Failure> {
+        match change {
+            Persist::Ledger(entry) => match &self.ledger {
+                Some(ledger) => ledger.record(std::slice::from_ref(&entry)),
+                None => Ok(()),
+            },
+            Persist::Passport(credential) => self.state.write_passport(&credential),
+            Persist::SuperPeers(contacts) => self.state.write_super_peers(&contacts),
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let line = match event {
+            Event::HomeUp { name } => format!("connected to super peer {name}"),
+            Event::HomeDown { name } => format!("super peer {name} does not answer"),
+            Event::Ready => "ready".to_owned(),
+            Event::Renewed { until } => format!("passport renewed until {}", report::Timestamp(*until)),
+            Event::Path { .. } if !self.tells_paths => return,
+            Event::Path { name, direct: true, .. } => format!("direct to {name}"),
+            Event::Path { name, direct: false, .. } => format!("to {name} through a relay"),
+        };
+        tracing::debug!("{line}");
+        _ = self.lines.try_send(line);
+    }
+
+    fn counters(&self) -> report::Counters {
+        let sum = |of: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|counters| of(counters)).sum();
+        let dropped = Drop::ALL.iter().map(|reason| (reason.name().to_owned(), sum(&|c| c.dropped(*reason))));
+        report::Counters {
+            packets_out: sum(&|c| c.packets_out.load(Ordering::Relaxed)),
+            packets_in: sum(&|c| c.packets_in.load(Ordering::Relaxed)),
+            dropped: dropped.filter(|(_, packets)| *packets > 0).collect(),
+        }
+    }
+}

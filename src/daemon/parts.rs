@@ -1,0 +1,270 @@
+//! Putting a node together: every part opened, in the order in which the more likely mistake is found first.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use frejus_overlay::document::{Invalid, Roles};
+use frejus_overlay::forward::{Exception, Table};
+use frejus_overlay::node::{Config, Node};
+use frejus_overlay::record;
+use frejus_overlay::relay::server::{DEFAULT_RATE, RelayTable};
+use frejus_overlay::verdict::Counters;
+use ipnetwork::IpNetwork;
+use tokio::runtime::Runtime;
+
+use super::host::Host;
+use super::{login_server, no_netlink, no_thread};
+use crate::api::ControlSocket;
+use crate::clock::Clock;
+use crate::control::{Control, Facts, News};
+use crate::directory::{self, Directory, DirectoryConfig, DirectoryError, DirectoryHandle};
+use crate::failure::{ExitCode, Failure};
+use crate::forward::{self, ForwardParts, Forwarding, Published};
+use crate::netlink::Netlink;
+use crate::options::{DEFAULT_PORT, UpOptions};
+use crate::state::{Saved, StateDir};
+use crate::tun::{self, Tun, TunError};
+use crate::udp::{BindError, Listen, PortChoice, Udp};
+use crate::wireguard::Wireguard;
+
+/// MTU unless the user says otherwise: what IPv6 demands (RFC 8200, section 5), so that an outer packet passes
+/// wherever 1500 bytes do, and most places where fewer do (docs/adr/0012).
+const DEFAULT_MTU: u16 = 1280;
+
+/// A node ready to run.
+pub(super) struct Parts {
+    pub(super) control: Control<Host>,
+    pub(super) control_socket: ControlSocket,
+    pub(super) exceptions: Receiver<Exception>,
+    pub(super) forwarding: Forwarding,
+}
+
+impl Parts {
+    pub(super) fn assemble(
+        options: UpOptions,
+        runtime: &Runtime,
+        news: &Sender<News>,
+        lines: Sender<String>,
+    ) -> Result<Self, Failure> {
+        let _context = runtime.enter();
+        let state = StateDir::open(&options.state)?;
+        let lock = state.lock()?;
+        let saved = state.load()?;
+        let clock = Clock::start();
+        check_passport(&saved, &state, &clock)?;
+        let control_socket = ControlSocket::bind(&options.socket)?;
+        let (login, ledger) = login_server(&state, &saved)?.unzip();
+        let serves = saved.passport.roles.includes(Roles::SUPER_PEER);
+        let udp = Udp::bind(listen(&options.listen, serves)?).map_err(bind_failure)?;
+        let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
+        let tun = Arc::new(device(&options, &saved, runtime)?);
+        let (exceptions, excepted) = forward::exceptions();
+        let table = Arc::new(Published::new(Arc::new(nobody(&saved))));
+        let forwarding = Forwarding::start(ForwardParts {
+            tun: Arc::clone(&tun),
+            udp: udp.clone(),
+            table: Arc::clone(&table),
+            exceptions,
+            clock: clock.clone(),
+        })
+        .map_err(|error| no_thread(&error))?;
+        let counters = Arc::new(Counters::default());
+        let mut all = forwarding.counters().to_vec();
+        all.push(Arc::clone(&counters));
+        let host = Host {
+            udp: udp.sender(),
+            tun: Arc::clone(&tun),
+            table,
+            directory,
+            state,
+            _lock: lock,
+            ledger,
+            lines,
+            tells_paths: !serves,
+            counters: all,
+        };
+        watch_links(&tun, &udp, news)?;
+        let facts = Facts {
+            network: saved.network.clone(),
+            tun: tun.name().to_owned(),
+            mtu: tun.mtu(),
+            listen: udp.local(),
+        };
+        let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
+        let config = config(saved, login, options.advertise, directory_port)?;
+        let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
+        let node =
+            node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
+        let control = Control::new(node, clock, host, facts, counters);
+        Ok(Self { control, control_socket, exceptions: excepted, forwarding })
+    }
+}
+
+/// What forwarding knows before the node has said anything.
+fn nobody(saved: &Saved) -> Table {
+    let own6 = saved.passport.node.address6(&saved.network.id);
+    Table::new(saved.passport.address4, own6, [], RelayTable::default())
+}
+
+fn config(
+    saved: Saved,
+    login: Option<frejus_overlay::login::LoginServer>,
+    advertise: Vec<SocketAddr>,
+    directory_port: u16,
+) -> Result<Config, Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| Failure::other(error.to_string(), "try again"))?;
+    Ok(Config {
+        network: saved.network,
+        genesis: saved.genesis,
+        key: saved.keys.node.clone(),
+        credential: saved.credential,
+        seed,
+        known: saved.super_peers,
+        login,
+        advertise,
+        directory_port,
+        relay_rate: DEFAULT_RATE,
+    })
+}
+
+/// A passport that is not valid now keeps the node from running, and the reason is one of two.
+fn check_passport(saved: &Saved, state: &StateDir, clock: &Clock) -> Result<(), Failure> {
+    let now = clock.now().unix;
+    let Err(why) = saved.credential.verify(&saved.network, now) else { return Ok(()) };
+    let path = state.path().display();
+    let until = crate::report::Timestamp(saved.passport.not_after);
+    let from = crate::report::Timestamp(saved.passport.not_before);
+    let clock = crate::report::Timestamp(now);
+    Err(match why {
+        Invalid::Expired => Failure::new(
+            ExitCode::NotEnrolled,
+            format!("the passport in {path} ended {until} (this clock says {clock})"),
+            "check the clock with timedatectl; if it is right, frejus join with a new code",
+        ),
+        Invalid::NotYet => Failure::other(
+            format!("the passport in {path} begins {from}, but this clock says {clock}"),
+            "set the clock: timedatectl set-ntp true",
+        ),
+        why => Failure::other(format!("the passport in {path}: {why}"), "frejus join with a new code"),
+    })
+}
+
+/// One number for both families. A super peer's is what others know; anybody else may take another.
+fn listen(wanted: &[SocketAddr], serves: bool) -> Result<Listen, Failure> {
+    let port = wanted.first().map_or(DEFAULT_PORT, SocketAddr::port);
+    let v4 = wanted.iter().find_map(|at| if let IpAddr::V4(ip) = at.ip() { Some(ip) } else { None });
+    let v6 = wanted.iter().find_map(|at| if let IpAddr::V6(ip) = at.ip() { Some(ip) } else { None });
+    if wanted.iter().any(|at| at.port() != port) || wanted.len() > 2 {
+        return Err(Failure::usage(
+            "--listen names several ports or more than one address of a family",
+            "give one port, with at most one IPv4 and one IPv6 address",
+        ));
+    }
+    let choice =
+        if serves || !wanted.is_empty() { PortChoice::Required(port) } else { PortChoice::Preferred(port) };
+    if wanted.is_empty() { Ok(Listen::any(choice)) } else { Ok(Listen { v4, v6, port: choice }) }
+}
+
+fn bind_failure(error: BindError) -> Failure {
+    let code = match error {
+        BindError::Taken { .. } => ExitCode::Conflict,
+        BindError::NotPermitted { .. } => ExitCode::NotPermitted,
+        BindError::NoAddress | BindError::Failed { .. } => ExitCode::Other,
+    };
+    split(code, &error.to_string(), "check --listen against the addresses of `ip address`")
+}
+
+/// The parts' errors say what happened and, behind the first colon, what to do.
+fn split(code: ExitCode, text: &str, otherwise: &str) -> Failure {
+    let (what, mend) = text.split_once(": ").unwrap_or((text, otherwise));
+    Failure::new(code, what, mend)
+}
+
+/// The directory and the port it serves at; 0 if it serves nobody.
+fn directory(
+    options: &UpOptions,
+    saved: &Saved,
+    serves: bool,
+    udp: &Udp,
+    runtime: &Runtime,
+    news: &Sender<News>,
+    clock: &Clock,
+) -> Result<(DirectoryHandle, u16), Failure> {
+    let mut config = DirectoryConfig::new(saved.network.id, saved.keys.node.to_bytes());
+    let mut port = 0;
+    if serves {
+        port = options.directory_listen.map_or(udp.port() + 1, |at| at.port());
+        config.server = true;
+        config.listen = options.directory_listen.map_or_else(
+            || udp.local().iter().map(|at| SocketAddr::new(at.ip(), port)).collect(),
+            |at| vec![at],
+        );
+        config.advertise = options.advertise.iter().map(|at| SocketAddr::new(at.ip(), port)).collect();
+    }
+    let (network, clock) = (saved.network.clone(), clock.clone());
+    let check: directory::Check = Arc::new(move |key, value| {
+        let now = clock.now().unix;
+        let checked = record::check(&network, key, value, now).map_err(|why| why.to_string())?;
+        Ok(directory::Checked { sequence: checked.sequence(), expires_in: checked.expires_in(now) })
+    });
+    let news = news.clone();
+    let replies: directory::Replies = Box::new(move |reply| _ = news.try_send(News::Reply(reply)));
+    let handle = Directory::spawn(runtime.handle(), config, check, replies).map_err(|error| {
+        let code = match error {
+            DirectoryError::PortTaken(_) => ExitCode::Conflict,
+            DirectoryError::Listen { .. } | DirectoryError::Transport(_) => ExitCode::Other,
+        };
+        split(code, &error.to_string(), "check --directory-listen")
+    })?;
+    Ok((handle, port))
+}
+
+/// The TUN device with its addresses, up.
+fn device(options: &UpOptions, saved: &Saved, runtime: &Runtime) -> Result<Tun, Failure> {
+    let name = options.tun.clone().map_or(tun::Name::Any, tun::Name::Given);
+    let device = Tun::create(&name, options.mtu.unwrap_or(DEFAULT_MTU)).map_err(tun_failure)?;
+    let genesis = &saved.network.genesis;
+    let [v4, v6] = saved.passport.addresses(&saved.network.id);
+    let networks: Vec<IpNetwork> = [(v4, genesis.prefix4.prefix()), (v6, saved.network.prefix6().prefix())]
+        .into_iter()
+        .filter_map(|(ip, prefix)| IpNetwork::new(ip, prefix).ok())
+        .collect();
+    let configured = runtime.block_on(async { Netlink::open()?.configure(device.name(), &networks).await });
+    configured.map_err(|error| {
+        Failure::other(
+            format!("{} does not take its addresses {v4} and {v6}: {error}", device.name()),
+            "run as root, or with CAP_NET_ADMIN",
+        )
+    })?;
+    Ok(device)
+}
+
+fn tun_failure(error: TunError) -> Failure {
+    let code = match error {
+        TunError::NotPermitted { .. } => ExitCode::NotPermitted,
+        TunError::Taken { .. } => ExitCode::Conflict,
+        TunError::BadName { .. } => ExitCode::Usage,
+        TunError::NoDriver | TunError::Failed { .. } => ExitCode::Other,
+    };
+    split(code, &error.to_string(), "run as root, or with CAP_NET_ADMIN")
+}
+
+/// Tell control our UDP addresses, now and whenever the machine's change.
+fn watch_links(tun: &Tun, udp: &Udp, news: &Sender<News>) -> Result<(), Failure> {
+    let netlink = Netlink::open().map_err(|error| no_netlink(&error))?;
+    let (device, bound, news) = (tun.name().to_owned(), udp.local(), news.clone());
+    let changed = move |hosts: &[IpAddr]| _ = news.try_send(News::Links(reachable(&bound, hosts)));
+    netlink.watch(device, changed).map_err(|error| no_netlink(&error))
+}
+
+/// Of the machine's addresses those that a socket listens on, with its port.
+fn reachable(bound: &[SocketAddr], hosts: &[IpAddr]) -> Vec<SocketAddr> {
+    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let listens = |host: &IpAddr| {
+        let socket = bound.iter().find(|at| at.is_ipv4() == host.is_ipv4())?;
+        (any.contains(&socket.ip()) || socket.ip() == *host).then(|| SocketAddr::new(*host, socket.port()))
+    };
+    hosts.iter().filter_map(listens).collect()
+}

@@ -1,0 +1,187 @@
+//! The forwarding plane: two plain blocking threads, TUN→UDP and UDP→TUN, that run to completion.
+//!
+//! Owns: starting and stopping them, and what they share. Each reads a batch, asks the table, seals or opens, and
+//! sends; what it cannot decide goes to control through a bounded queue. Never: an allocation, a channel, a log
+//! line or a clock reading per packet.
+
+mod inward;
+mod outward;
+mod tables;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use frejus_overlay::forward::Exception;
+use frejus_overlay::verdict::{Counters, Drop as Reason};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+
+use crate::clock::Clock;
+use crate::tun::Tun;
+use crate::udp::Udp;
+
+use inward::Inward;
+use outward::Outward;
+pub use tables::Published;
+
+/// What may wait for control: 1,024 messages of at most [`LONGEST_EXCEPTION`] are 16 MiB at the very worst, and some
+/// 200 KiB in real life. Control handles that many in a few milliseconds.
+pub const EXCEPTION_QUEUE: usize = 1024;
+/// The longest message that control gets; a knock with every document in it is a quarter of that.
+const LONGEST_EXCEPTION: usize = 16 << 10;
+
+/// The queue to control, bounded by [`EXCEPTION_QUEUE`].
+#[must_use]
+pub fn exceptions() -> (Sender<Exception>, Receiver<Exception>) {
+    crossbeam_channel::bounded(EXCEPTION_QUEUE)
+}
+
+/// What forwarding is made of.
+pub struct ForwardParts {
+    /// The device.
+    pub tun: Arc<Tun>,
+    /// The sockets.
+    pub udp: Udp,
+    /// Swapped by control.
+    pub table: Arc<Published>,
+    /// To control, see [`exceptions`].
+    pub exceptions: Sender<Exception>,
+    /// Read once a batch.
+    pub clock: Clock,
+}
+
+/// The two running threads.
+pub struct Forwarding {
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+    counters: [Arc<Counters>; 2],
+}
+
+impl Forwarding {
+    /// Starts both threads.
+    ///
+    /// # Errors
+    /// The kernel gives no event descriptor or no thread.
+    pub fn start(parts: ForwardParts) -> io::Result<Self> {
+        let stop = Arc::new(Stop { flag: AtomicBool::new(false), event: EventFd::new()? });
+        let counters = [Arc::new(Counters::default()), Arc::new(Counters::default())];
+        let ForwardParts { tun, udp, table, exceptions, clock } = parts;
+        let control =
+            |counters: &Arc<Counters>| Control { queue: exceptions.clone(), counters: Arc::clone(counters) };
+        let outward = Outward::new(
+            Arc::clone(&tun),
+            udp.clone(),
+            Arc::clone(&table),
+            control(&counters[0]),
+            clock.clone(),
+        );
+        let inward = Inward::new(tun, udp, table, control(&counters[1]), clock);
+        let mut forwarding = Self { stop, threads: Vec::new(), counters };
+        let stop = Arc::clone(&forwarding.stop);
+        forwarding.spawn("frejus-outward", move || outward.run(&stop))?;
+        let stop = Arc::clone(&forwarding.stop);
+        forwarding.spawn("frejus-inward", move || inward.run(&stop))?;
+        Ok(forwarding)
+    }
+
+    /// What the threads counted: outward, inward.
+    #[must_use]
+    pub const fn counters(&self) -> &[Arc<Counters>; 2] {
+        &self.counters
+    }
+
+    /// Ends both threads and waits for them; what they have read is still sent.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(body)?);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.stop.flag.store(true, Ordering::Relaxed);
+        self.stop.event.write(1).ok();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a forwarding thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The sum of several threads' counters.
+#[must_use]
+pub fn sum<'a>(sets: impl IntoIterator<Item = &'a Counters>) -> Counters {
+    let total = Counters::default();
+    for set in sets {
+        for (to, from) in [
+            (&total.packets_out, &set.packets_out),
+            (&total.packets_in, &set.packets_in),
+            (&total.relayed, &set.relayed),
+        ] {
+            to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        for reason in Reason::ALL {
+            total.count_many(*reason, set.dropped(*reason));
+        }
+    }
+    total
+}
+
+/// How the threads are told to end: the flag between batches, the descriptor while they sleep.
+struct Stop {
+    flag: AtomicBool,
+    event: EventFd,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until one of the descriptors has something to read; for each whether it has. `None` at the end. The
+    /// second may be missing.
+    fn wait(&self, first: BorrowedFd<'_>, second: Option<BorrowedFd<'_>>) -> Option<[bool; 2]> {
+        let wake = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut all = [wake(self.event.as_fd()), wake(first), wake(second.unwrap_or(first))];
+        let polled = if second.is_some() { 3 } else { 2 };
+        while poll(&mut all[..polled], PollTimeout::NONE) == Err(Errno::EINTR) {}
+        if self.is_set() {
+            return None;
+        }
+        let ready = |at: usize| at < polled && all[at].revents().is_some_and(|events| !events.is_empty());
+        Some([ready(1), ready(2)])
+    }
+}
+
+/// The way to control.
+struct Control {
+    queue: Sender<Exception>,
+    counters: Arc<Counters>,
+}
+
+impl Control {
+    /// Whether control will get it; if not, that is counted.
+    fn tell(&self, exception: Exception) -> bool {
+        match self.queue.try_send(exception) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.counters.count_many(Reason::ControlBusy, 1);
+                false
+            }
+        }
+    }
+}

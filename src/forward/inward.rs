@@ -1,0 +1,513 @@
+//! UDP→TUN: receive a batch, open, join, write; and pass on what is only relayed.
+//!
+//! Owns: the thread, its receive slots and the arena of opened packets. Never: an answer to a handshake, a second
+//! look into a relay frame.
+
+use std::array;
+use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
+use frejus_overlay::locator::Locator;
+use frejus_overlay::packet::IpPacket;
+use frejus_overlay::packet::coalesce::{Coalescer, MAX_SEGMENTS, Output, Refused, SINGLE};
+use frejus_overlay::timing::Instant;
+use frejus_overlay::tunnel::Opened;
+use frejus_overlay::verdict::{Counters, Drop as Reason};
+use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control};
+use nix::errno::Errno;
+use quinn_udp::RecvMeta;
+
+use super::tables::{Strangers, Told};
+use super::{Control, LONGEST_EXCEPTION, Published, Stop};
+use crate::clock::Clock;
+use crate::limiter::Limiter;
+use crate::stun;
+use crate::tun::Tun;
+use crate::udp::{Udp, WhenFull};
+
+/// Receives in one system call: many, for networks where the kernel joins nothing. Untouched pages cost nothing.
+const SLOTS: usize = 32;
+/// The longest that the kernel may join; shorter slots would be cut off silently.
+const SLOT: usize = 1 << 16;
+/// Batches from one socket before the other has its turn.
+const TURNS: usize = 8;
+/// Opened packets: written out from 64 KiB on, with room for the longest datagram behind.
+const ARENA: usize = 2 * SLOT;
+/// Packets in a batch that is written out: 128 KiB of 64-byte packets are half of that.
+const PACKETS: usize = 4096;
+
+/// The thread.
+pub(super) struct Inward {
+    udp: Udp,
+    table: Arc<Published>,
+    clock: Clock,
+    slots: Box<[u8]>,
+    opener: Opener,
+}
+
+/// Everything but the receive slots, so that a datagram can be borrowed meanwhile.
+struct Opener {
+    udp: Udp,
+    control: Control,
+    limiter: Limiter,
+    stun: Limiter,
+    told: Told,
+    strangers: Strangers,
+    writer: Writer,
+}
+
+/// Opened packets on their way to the device.
+struct Writer {
+    tun: Arc<Tun>,
+    counters: Arc<Counters>,
+    arena: Box<[u8]>,
+    used: usize,
+    coalescer: Coalescer,
+    /// Off once the kernel refused a joined packet and took its parts.
+    join: bool,
+}
+
+/// Datagrams that the kernel joined: of one sender, `stride` bytes each, the last maybe shorter.
+#[derive(Clone, Copy)]
+struct Joined<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+    sender: SocketAddr,
+}
+
+impl<'a> Joined<'a> {
+    fn at(&self, start: usize) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(start..).filter(|rest| !rest.is_empty())?;
+        Some(&rest[..rest.len().min(self.stride)])
+    }
+
+    /// Where the datagrams end that, from `start` on, satisfy `same`.
+    fn run_end(&self, start: usize, same: impl Fn(&[u8]) -> bool) -> usize {
+        let mut end = start;
+        while let Some(datagram) = self.at(end)
+            && same(datagram)
+        {
+            end += datagram.len();
+        }
+        end
+    }
+
+    fn count(&self, start: usize, end: usize) -> u64 {
+        (end - start).div_ceil(self.stride) as u64
+    }
+}
+
+/// Data messages of one session, from one place.
+#[derive(Clone, Copy)]
+struct Messages<'a> {
+    joined: Joined<'a>,
+    /// Relay header in front of each, in bytes.
+    front: usize,
+    from: Locator,
+    receiver: u32,
+}
+
+impl Messages<'_> {
+    fn is_one(&self, datagram: &[u8]) -> bool {
+        let message = datagram.get(self.front..).and_then(classify);
+        message == Some(Frame::Wireguard(Wireguard::Data(self.receiver)))
+    }
+}
+
+impl Inward {
+    pub(super) fn new(
+        tun: Arc<Tun>,
+        udp: Udp,
+        table: Arc<Published>,
+        control: Control,
+        clock: Clock,
+    ) -> Self {
+        let writer = Writer {
+            counters: Arc::clone(&control.counters),
+            arena: vec![0; ARENA].into(),
+            used: 0,
+            coalescer: Coalescer::new(PACKETS, tun.joins_udp()),
+            join: tun.has_header(),
+            tun,
+        };
+        let opener = Opener {
+            udp: udp.clone(),
+            control,
+            limiter: Limiter::default(),
+            stun: Limiter::default(),
+            told: Told::default(),
+            strangers: Strangers::default(),
+            writer,
+        };
+        Self { udp, table, clock, slots: vec![0; SLOTS * SLOT].into(), opener }
+    }
+
+    pub(super) fn run(mut self, stop: &Stop) {
+        loop {
+            let ready = {
+                let mut sockets = self.udp.descriptors();
+                let Some(first) = sockets.next() else { return };
+                let Some(ready) = stop.wait(first, sockets.next()) else { return };
+                ready
+            };
+            for (socket, _) in ready.into_iter().enumerate().filter(|(_, ready)| *ready) {
+                for _ in 0..TURNS {
+                    // Fewer than there was room for: the socket is empty, and asking again would only say so.
+                    if self.batch(socket) < SLOTS || stop.is_set() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Receives and handles one batch; how many slots were filled.
+    fn batch(&mut self, socket: usize) -> usize {
+        let mut meta = [RecvMeta::default(); SLOTS];
+        let mut slots = self.slots.chunks_exact_mut(SLOT);
+        let mut buffers: [_; SLOTS] =
+            array::from_fn(|_| IoSliceMut::new(slots.next().expect("the arena has as many slots")));
+        let Ok(filled) = self.udp.receive(socket, &mut buffers, &mut meta) else { return 0 };
+        let now = self.clock.instant();
+        let table = self.table.snapshot();
+        for (slot, meta) in self.slots.chunks_exact(SLOT).zip(&meta[..filled]) {
+            let bytes = &slot[..meta.len.min(SLOT)];
+            if !bytes.is_empty() && meta.stride > 0 {
+                let joined = Joined { bytes, stride: meta.stride, sender: meta.addr };
+                self.opener.handle(&table, joined, now);
+            }
+        }
+        self.opener.writer.flush();
+        filled
+    }
+}
+
+impl Opener {
+    fn handle(&mut self, table: &Table, joined: Joined<'_>, now: Instant) {
+        let mut at = 0;
+        while let Some(datagram) = joined.at(at) {
+            match classify(datagram) {
+                Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
+                    let from = Locator::Direct(joined.sender);
+                    at = self.data(table, Messages { joined, front: 0, from, receiver }, at, now);
+                }
+                Some(Frame::Relay(..)) => at = self.relay(table, joined, at, now),
+                frame => {
+                    self.single(frame, datagram, joined.sender, now);
+                    at += datagram.len();
+                }
+            }
+        }
+    }
+
+    /// What is neither data nor relayed.
+    fn single(&mut self, frame: Option<Frame<'_>>, datagram: &[u8], sender: SocketAddr, now: Instant) {
+        match frame {
+            Some(Frame::Stun) => self.answer_stun(datagram, sender, now),
+            None if stun::is_classic(datagram) => self.answer_stun(datagram, sender, now),
+            None => self.counters().count(Reason::UnknownFrame),
+            Some(_) => self.to_control(Locator::Direct(sender), datagram, now),
+        }
+    }
+
+    fn answer_stun(&mut self, datagram: &[u8], sender: SocketAddr, now: Instant) {
+        if !self.stun.admit(sender.ip(), now) {
+            self.counters().count(Reason::RateLimited);
+        } else if let Some(answer) = stun::respond(datagram, sender) {
+            self.udp.send(sender, &answer, answer.len(), WhenFull::Drop).ok();
+        } else {
+            self.counters().count(Reason::UnknownFrame);
+        }
+    }
+
+    /// Not authenticated yet, and costly to look at.
+    fn to_control(&mut self, from: Locator, bytes: &[u8], now: Instant) {
+        if bytes.len() > LONGEST_EXCEPTION {
+            self.counters().count(Reason::UnknownFrame);
+        } else if !self.limiter.admit(from.remote().ip(), now) {
+            self.counters().count(Reason::RateLimited);
+        } else {
+            self.control.tell(Exception::Datagram { from, bytes: bytes.to_vec() });
+        }
+    }
+
+    /// Frames of one channel from `start` on: passed on as they are, or opened if we are the channel's end. Where
+    /// they end.
+    fn relay(&mut self, table: &Table, joined: Joined<'_>, start: usize, now: Instant) -> usize {
+        let Some(first) = joined.at(start) else { return joined.bytes.len() };
+        let Some(Frame::Relay(channel, _)) = classify(first) else { return joined.bytes.len() };
+        let header = &first[..RELAY_HEADER];
+        let end = joined.run_end(start, |datagram| datagram.starts_with(header));
+        let run = &joined.bytes[start..end];
+        let frames = joined.count(start, end);
+        match table.relay.forward(channel, joined.sender, run.len(), now) {
+            Ok(to) => match self.udp.send(to, run, joined.stride, WhenFull::Drop) {
+                Ok(()) => {
+                    self.counters().relayed.fetch_add(frames, Ordering::Relaxed);
+                }
+                Err(_) => self.counters().count_many(Reason::SendFailed, frames),
+            },
+            Err(Reason::UnknownChannel) => {
+                let from = Locator::Relayed { relay: joined.sender, channel };
+                self.unwrap(table, Joined { bytes: &joined.bytes[..end], ..joined }, start, from, now);
+            }
+            Err(reason) => self.counters().count_many(reason, frames),
+        }
+        end
+    }
+
+    /// Frames that end here. Only WireGuard travels in them.
+    fn unwrap(&mut self, table: &Table, joined: Joined<'_>, start: usize, from: Locator, now: Instant) {
+        let mut at = start;
+        while let Some(datagram) = joined.at(at) {
+            let inner = &datagram[RELAY_HEADER..];
+            match classify(inner) {
+                Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
+                    let messages = Messages { joined, front: RELAY_HEADER, from, receiver };
+                    at = self.data(table, messages, at, now);
+                    continue;
+                }
+                Some(Frame::Wireguard(_)) => self.to_control(from, inner, now),
+                _ => self.counters().count(Reason::UnknownFrame),
+            }
+            at += datagram.len();
+        }
+    }
+
+    /// Data messages of one session from `start` on; where they end.
+    fn data(&mut self, table: &Table, messages: Messages<'_>, start: usize, now: Instant) -> usize {
+        let Some(slot) = table.by_receiver(messages.receiver) else {
+            let end = messages.joined.run_end(start, |datagram| messages.is_one(datagram));
+            self.counters().count_many(Reason::UnknownSession, messages.joined.count(start, end));
+            let from = messages.from.remote();
+            if self.strangers.admit(from, now) {
+                self.control.tell(Exception::Stranger { from });
+            }
+            return end;
+        };
+        let mut at = start;
+        let (mut authentic, mut bytes) = (false, 0);
+        loop {
+            let more;
+            (at, more) = self.open(table, slot, &messages, at, &mut authentic, &mut bytes);
+            if !more {
+                break;
+            }
+            self.writer.flush();
+        }
+        slot.counters.received(bytes);
+        if authentic {
+            self.heard(slot, messages.from);
+        }
+        at
+    }
+
+    /// Opens under one lock until the run or the room ends; where it stopped, and whether there is more.
+    fn open(
+        &mut self,
+        table: &Table,
+        slot: &Slot,
+        messages: &Messages<'_>,
+        mut at: usize,
+        authentic: &mut bool,
+        bytes: &mut u64,
+    ) -> (usize, bool) {
+        let mut tunnel = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(datagram) = messages.joined.at(at).filter(|datagram| messages.is_one(datagram)) {
+            let message = &datagram[messages.front..];
+            let Some(room) = self.writer.room(message.len()) else { return (at, true) };
+            match tunnel.open(message, room) {
+                Opened::Packet(len) => {
+                    *authentic = true;
+                    if self.deliver(table, slot, messages.from, len) {
+                        *bytes += len as u64;
+                    }
+                }
+                Opened::Keepalive => *authentic = true,
+                Opened::Rejected => self.counters().count(Reason::NotAuthentic),
+            }
+            at += datagram.len();
+        }
+        (at, false)
+    }
+
+    /// The next `len` bytes of the arena are a packet of `slot`'s peer. Whether it is data, which keeps the peer awake;
+    /// control messages do not.
+    fn deliver(&mut self, table: &Table, slot: &Slot, from: Locator, len: usize) -> bool {
+        let packet = self.writer.peek(len);
+        let Ok(ip) = IpPacket::parse(packet) else {
+            self.counters().count(Reason::Malformed);
+            return false;
+        };
+        match table.inward(slot, ip.source(), ip.destination(), is_control(packet)) {
+            Decision::Deliver => {
+                self.writer.push(len);
+                return true;
+            }
+            Decision::Control if len > LONGEST_EXCEPTION => self.counters().count(Reason::BadMessage),
+            Decision::Control => {
+                self.control.tell(Exception::Control { slot: slot.id, from, packet: packet.to_vec() });
+            }
+            Decision::Drop(reason) => self.counters().count(reason),
+        }
+        false
+    }
+
+    /// Something authentic came from the peer: control hears of it if that says something about the path.
+    fn heard(&mut self, slot: &Slot, from: Locator) {
+        match slot.path {
+            None => {
+                let announced = &slot.counters.announced;
+                if !announced.swap(true, Ordering::Relaxed)
+                    && !self.control.tell(Exception::Established { slot: slot.id, from })
+                {
+                    announced.store(false, Ordering::Relaxed);
+                }
+            }
+            Some(path) if path != from && self.told.is_news(slot, from) => {
+                if self.control.tell(Exception::Strayed { slot: slot.id, from }) {
+                    self.told.remember(slot, from);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.control.counters
+    }
+}
+
+/// Whether this is UDP over IPv6 to the port of control messages; that it is to us is for the table to say.
+fn is_control(packet: &[u8]) -> bool {
+    const UDP: u8 = 17;
+    matches!(packet, [first, _, _, _, _, _, UDP, ..] if first >> 4 == 6)
+        && packet.get(42..44) == Some(&control::PORT.to_be_bytes())
+}
+
+impl Writer {
+    /// Room for a datagram of `len` bytes; `None` if what is there must be written first.
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        // Past the first half it is time to write, so that the first bytes leave early.
+        if self.used > ARENA / 2 { None } else { self.arena.get_mut(self.used..self.used + len) }
+    }
+
+    /// What was just opened into [`Self::room`].
+    fn peek(&self, len: usize) -> &[u8] {
+        &self.arena[self.used..self.used + len]
+    }
+
+    /// Takes what was just opened.
+    fn push(&mut self, len: usize) {
+        let range = self.used..self.used + len;
+        match self.coalescer.push(&self.arena, range) {
+            Ok(()) => self.used += len,
+            Err(Refused::Malformed(_)) => self.counters.count_many(Reason::Malformed, 1),
+            Err(Refused::Full) => {
+                // Cannot happen with packets of honest size; the packet is written by itself, in order.
+                let range = self.used..self.used + len;
+                self.flush();
+                self.write_one(&self.arena[range]);
+            }
+        }
+    }
+
+    /// Writes everything out.
+    fn flush(&mut self) {
+        if self.coalescer.is_empty() {
+            self.used = 0;
+            return;
+        }
+        let mut refused = false;
+        for output in self.coalescer.outputs(&self.arena) {
+            refused |= !self.write(&output, self.join && !refused);
+        }
+        if refused {
+            tracing::warn!(
+                device = self.tun.name(),
+                "the kernel refuses joined packets: they are written one by one"
+            );
+            self.join = false;
+        }
+        self.coalescer.clear();
+        self.used = 0;
+    }
+
+    /// Writes one output; `false` if the kernel refused it joined and took the parts (stable kernels from 6.6.44
+    /// did that to short tails).
+    fn write(&self, output: &Output<'_>, join: bool) -> bool {
+        if output.count() == 1 || !join {
+            output.packets().for_each(|packet| {
+                self.write_one(packet);
+            });
+            return true;
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+        slices[0] = IoSlice::new(output.header());
+        for (to, from) in slices[1..].iter_mut().zip(output.slices()) {
+            *to = IoSlice::new(from);
+        }
+        match self.tun.write(&slices[..=output.count()]) {
+            Ok(()) => {
+                self.counters.packets_in.fetch_add(output.count() as u64, Ordering::Relaxed);
+                true
+            }
+            Err(Errno::EINVAL) => {
+                let taken = output.packets().filter(|packet| self.write_one(packet)).count();
+                taken < output.count()
+            }
+            Err(_) => {
+                self.counters.count_many(Reason::TunFailed, output.count() as u64);
+                true
+            }
+        }
+    }
+
+    /// Writes one packet; whether the kernel took it.
+    fn write_one(&self, packet: &[u8]) -> bool {
+        let header: &[u8] = if self.tun.has_header() { &SINGLE } else { &[] };
+        let taken = self.tun.write(&[IoSlice::new(header), IoSlice::new(packet)]).is_ok();
+        if taken {
+            self.counters.packets_in.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.counters.count_many(Reason::TunFailed, 1);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_within_joined_datagrams() {
+        let sender = "192.0.2.1:7".parse().unwrap();
+        let joined = Joined { bytes: b"aaabbbaab", stride: 3, sender };
+        assert_eq!(joined.at(0), Some(&b"aaa"[..]));
+        assert_eq!(joined.at(9), None);
+        assert_eq!(joined.run_end(0, |datagram| datagram == b"aaa"), 3);
+        assert_eq!(joined.run_end(0, |_| true), 9);
+        let short = Joined { bytes: b"aaaaaaaa", stride: 3, sender };
+        assert_eq!(short.run_end(3, |datagram| datagram.starts_with(b"aa")), 8);
+        assert_eq!(short.count(3, 8), 2);
+    }
+
+    #[test]
+    fn control_messages_are_told_by_protocol_and_port() {
+        let mut packet = [0; 48];
+        packet[0] = 0x60;
+        packet[6] = 17;
+        packet[42..44].copy_from_slice(&control::PORT.to_be_bytes());
+        assert!(is_control(&packet));
+        assert!(!is_control(&packet[..43]));
+        for (at, other) in [(0, 0x45), (6, 6), (42, 0)] {
+            let mut packet = packet;
+            packet[at] = other;
+            assert!(!is_control(&packet));
+        }
+    }
+}

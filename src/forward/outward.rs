@@ -1,0 +1,372 @@
+//! TUN→UDP: read a batch, cut, seal, send.
+//!
+//! Owns: the thread and its two arenas. Never: a handshake, a decision about an unknown destination.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use frejus_overlay::forward::{Exception, Outward as Decision, Slot, Table};
+use frejus_overlay::locator::Locator;
+use frejus_overlay::packet::segment::Segments;
+use frejus_overlay::packet::vnet::{self, VnetHeader};
+use frejus_overlay::packet::{IpPacket, MAX_PACKET};
+use frejus_overlay::tunnel::{OVERHEAD, Tunnel};
+use frejus_overlay::verdict::{Counters, Drop as Reason};
+use frejus_overlay::wire;
+use nix::errno::Errno;
+
+use super::{Control, LONGEST_EXCEPTION, Published, Stop};
+use crate::clock::Clock;
+use crate::tun::Tun;
+use crate::udp::{MAX_PAYLOAD, MAX_SEGMENTS, Udp, WhenFull};
+
+/// Room for one packet with its header.
+const SLOT: usize = vnet::LENGTH + MAX_PACKET;
+/// A batch is at most this many super-packets: 256 KiB, a quarter of the second-level cache.
+const SUPER_PACKETS: usize = 4;
+/// And at most this many packets, so that the first of many small ones leaves soon.
+const PACKETS: usize = 64;
+/// A device that gives errors instead of packets is asked again after this long.
+const BROKEN: Duration = Duration::from_millis(100);
+
+/// The thread.
+pub(super) struct Outward {
+    tun: Arc<Tun>,
+    table: Arc<Published>,
+    clock: Clock,
+    batch: Batch,
+    sealer: Sealer,
+}
+
+/// Packets as they came from the device, one behind the other.
+struct Batch {
+    arena: Box<[u8]>,
+    /// Where each begins, its header included, and how long it is with it.
+    packets: Vec<(usize, usize)>,
+}
+
+/// One run of datagrams to one place, sealed back to back; the last may be shorter than the others.
+struct Run {
+    arena: Box<[u8]>,
+    len: usize,
+    stride: usize,
+    datagrams: usize,
+    closed: bool,
+    inner: u64,
+}
+
+/// Everything that is needed to seal and send; apart from the batch, so that a packet can be borrowed meanwhile.
+struct Sealer {
+    udp: Udp,
+    control: Control,
+    scratch: Box<[u8]>,
+    run: Run,
+}
+
+/// What is left to seal for one peer: the packet at hand, and the segment of it that found no room.
+struct Feed<'a> {
+    segments: Segments<'a>,
+    /// Length of the segment in the scratch buffer; zero if there is none.
+    pending: usize,
+}
+
+impl Outward {
+    pub(super) fn new(
+        tun: Arc<Tun>,
+        udp: Udp,
+        table: Arc<Published>,
+        control: Control,
+        clock: Clock,
+    ) -> Self {
+        let batch =
+            Batch { arena: vec![0; SUPER_PACKETS * SLOT].into(), packets: Vec::with_capacity(PACKETS) };
+        let sealer = Sealer { udp, control, scratch: vec![0; MAX_PACKET].into(), run: Run::new() };
+        Self { tun, table, clock, batch, sealer }
+    }
+
+    pub(super) fn run(mut self, stop: &Stop) {
+        while stop.wait(self.tun.as_fd(), None).is_some() {
+            loop {
+                let read = self.batch.read(&self.tun);
+                if !self.batch.packets.is_empty() {
+                    self.forward();
+                }
+                match read {
+                    Ok(()) if !stop.is_set() => {}
+                    Ok(()) | Err(Errno::EAGAIN) => break,
+                    Err(error) => {
+                        tracing::warn!(device = self.tun.name(), %error, "the TUN device gives errors");
+                        std::thread::sleep(BROKEN);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn forward(&mut self) {
+        // A reading a batch: tunnels go by the latest.
+        let _ = self.clock.instant();
+        let table = self.table.snapshot();
+        let planner =
+            Planner { batch: &self.batch, header: self.tun.has_header(), mtu: self.tun.mtu().into() };
+        let counters = Arc::clone(&self.sealer.control.counters);
+        let mut next = 0;
+        while next < self.batch.packets.len() {
+            match planner.decide(&table, next) {
+                Ok((segments, Decision::Send(slot, path))) => {
+                    next = self.sealer.send(&planner, &table, slot, path, segments, next + 1);
+                    continue;
+                }
+                Ok((segments, Decision::Ask)) => self.sealer.ask(segments),
+                Ok((_, Decision::Drop(reason))) | Err(reason) => counters.count_many(reason, 1),
+            }
+            next += 1;
+        }
+    }
+}
+
+/// What becomes of a packet of the batch.
+struct Planner<'a> {
+    batch: &'a Batch,
+    /// Whether the device puts its header in front.
+    header: bool,
+    mtu: usize,
+}
+
+impl<'a> Planner<'a> {
+    fn decide<'t>(&self, table: &'t Table, index: usize) -> Result<(Segments<'a>, Decision<'t>), Reason> {
+        let (start, len) = self.batch.packets[index];
+        let mut packet = &self.batch.arena[start..start + len];
+        let mut vnet = VnetHeader::default();
+        if self.header {
+            let (first, rest) = packet.split_first_chunk().ok_or(Reason::Malformed)?;
+            vnet = VnetHeader::decode(first).ok_or(Reason::Malformed)?;
+            packet = rest;
+        }
+        let segments = Segments::new(vnet, packet, self.mtu).map_err(|_| Reason::Malformed)?;
+        let ip = segments.packet();
+        let destination = ip.destination();
+        if is_noise(destination) {
+            return Err(Reason::NoRoute);
+        }
+        let decision = table.outward(ip.source(), destination);
+        Ok((segments, decision))
+    }
+}
+
+/// Destinations that the kernel talks to on every interface, and that nobody can hold.
+fn is_noise(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
+    }
+}
+
+impl Batch {
+    /// Reads until the batch is full (`Ok`) or the device has no more (`EAGAIN`).
+    fn read(&mut self, tun: &Tun) -> Result<(), Errno> {
+        self.packets.clear();
+        let mut at = 0;
+        while self.packets.len() < PACKETS && self.arena.len() - at >= SLOT {
+            match tun.read(&mut self.arena[at..at + SLOT]) {
+                Ok(len) => self.packets.push((at, len)),
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error),
+            }
+            at += self.packets.last().map_or(0, |(_, len)| *len);
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    fn new() -> Self {
+        Self { arena: vec![0; MAX_PAYLOAD].into(), len: 0, stride: 0, datagrams: 0, closed: false, inner: 0 }
+    }
+
+    /// Whether a datagram of `size` bytes may follow those that are here.
+    const fn takes(&self, size: usize) -> bool {
+        if self.len + size > self.arena.len() {
+            return false;
+        }
+        self.datagrams == 0 || (!self.closed && size <= self.stride && self.datagrams < MAX_SEGMENTS)
+    }
+
+    fn push(&mut self, size: usize, inner: usize) {
+        if self.datagrams == 0 {
+            self.stride = size;
+        }
+        self.closed = size < self.stride;
+        self.datagrams += 1;
+        self.len += size;
+        self.inner += inner as u64;
+    }
+
+    const fn clear(&mut self) {
+        (self.len, self.stride, self.datagrams, self.closed, self.inner) = (0, 0, 0, false, 0);
+    }
+}
+
+impl Sealer {
+    /// Seals and sends `segments`, and the packets from `next` on as long as they go to the same peer; which packet
+    /// is next then. The tunnel is locked for each run, and not while the kernel sends it.
+    fn send<'a>(
+        &mut self,
+        planner: &Planner<'a>,
+        table: &Table,
+        slot: &Slot,
+        path: Locator,
+        segments: Segments<'a>,
+        mut next: usize,
+    ) -> usize {
+        let mut feed = Feed { segments, pending: 0 };
+        loop {
+            let full = {
+                let mut tunnel = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
+                loop {
+                    if !self.fill(&mut *tunnel, path, &mut feed) {
+                        break true;
+                    }
+                    if next >= planner.batch.packets.len() {
+                        break false;
+                    }
+                    match planner.decide(table, next) {
+                        Ok((segments, Decision::Send(same, _))) if same.id == slot.id => {
+                            feed = Feed { segments, pending: 0 };
+                            next += 1;
+                        }
+                        _ => break false,
+                    }
+                }
+            };
+            self.flush(slot, path);
+            if !full {
+                return next;
+            }
+        }
+    }
+
+    /// Seals what the feed has; `false` if the run is full before.
+    fn fill(&mut self, tunnel: &mut dyn Tunnel, path: Locator, feed: &mut Feed<'_>) -> bool {
+        let header = match path {
+            Locator::Direct(_) => None,
+            Locator::Relayed { channel, .. } => Some(wire::relay_header(channel)),
+        };
+        let front = header.map_or(0, |header| header.len());
+        loop {
+            if feed.pending == 0 {
+                match feed.segments.write_next(&mut self.scratch) {
+                    None => return true,
+                    Some(Ok(len)) => feed.pending = len,
+                    Some(Err(_)) => {
+                        self.counters().count(Reason::Malformed);
+                        return true;
+                    }
+                }
+            }
+            let packet = &self.scratch[..feed.pending];
+            let size = front + packet.len() + OVERHEAD;
+            if size > MAX_PAYLOAD {
+                self.control.counters.count_many(Reason::SendFailed, 1);
+                feed.pending = 0;
+                continue;
+            }
+            if !self.run.takes(size) {
+                return false;
+            }
+            let room = &mut self.run.arena[self.run.len..self.run.len + size];
+            if let Some(header) = &header {
+                room[..front].copy_from_slice(header);
+            }
+            match tunnel.seal(packet, &mut room[front..]) {
+                Some(len) => self.run.push(front + len, packet.len()),
+                None => self.unroutable(feed.pending),
+            }
+            feed.pending = 0;
+        }
+    }
+
+    /// Sends the run.
+    fn flush(&mut self, slot: &Slot, path: Locator) {
+        let Run { len, stride, datagrams, inner, .. } = self.run;
+        if datagrams == 0 {
+            return;
+        }
+        match self.udp.send(path.remote(), &self.run.arena[..len], stride, WhenFull::Wait) {
+            Ok(()) => {
+                self.counters().packets_out.fetch_add(datagrams as u64, Ordering::Relaxed);
+                if slot.counters.sent(inner) && !self.control.tell(Exception::Woken { slot: slot.id }) {
+                    slot.counters.awake.store(false, Ordering::Relaxed);
+                }
+            }
+            Err(_) => self.counters().count_many(Reason::SendFailed, datagrams as u64),
+        }
+        self.run.clear();
+    }
+
+    /// Control finds out who holds the destination; it gets the packets as the peer would.
+    fn ask(&mut self, mut segments: Segments<'_>) {
+        while let Some(written) = segments.write_next(&mut self.scratch) {
+            match written {
+                Ok(len) => self.unroutable(len),
+                Err(_) => self.counters().count(Reason::Malformed),
+            }
+        }
+    }
+
+    /// The first `len` bytes of the scratch buffer are a packet that has nowhere to go yet.
+    fn unroutable(&self, len: usize) {
+        if len > LONGEST_EXCEPTION || IpPacket::parse(&self.scratch[..len]).is_err() {
+            self.counters().count(Reason::Malformed);
+        } else {
+            self.control.tell(Exception::Unroutable { packet: self.scratch[..len].to_vec() });
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.control.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_equal_datagrams_and_a_shorter_last_one() {
+        let mut run = Run::new();
+        for _ in 0..10 {
+            assert!(run.takes(1300));
+            run.push(1300, 1268);
+        }
+        assert!(!run.takes(1301), "longer than the others");
+        assert!(run.takes(400));
+        run.push(400, 368);
+        assert!(!run.takes(400) && !run.takes(1), "nothing follows a shorter one");
+        assert_eq!((run.len, run.stride, run.datagrams, run.inner), (13_400, 1300, 11, 13_048));
+        run.clear();
+        let many = (0..).take_while(|_| run.takes(100)).inspect(|_| ()).take(200);
+        assert_eq!(many.count(), 200, "asking changes nothing");
+        while run.takes(100) {
+            run.push(100, 68);
+        }
+        assert_eq!(run.datagrams, MAX_SEGMENTS);
+        run.clear();
+        while run.takes(1312) {
+            run.push(1312, 1280);
+        }
+        assert_eq!(run.datagrams, 49, "as many as one UDP payload holds");
+    }
+
+    #[test]
+    fn noise() {
+        for noise in ["224.0.0.251", "255.255.255.255", "169.254.1.1", "ff02::2", "fe80::1"] {
+            assert!(is_noise(noise.parse().unwrap()), "{noise}");
+        }
+        assert!(!is_noise("10.1.2.3".parse().unwrap()) && !is_noise("fd00::1".parse().unwrap()));
+    }
+}
