@@ -79,7 +79,11 @@ lints() {
         cargo clippy --locked -p frejus-overlay -p frejus-ipam -- -D warnings -D clippy::iter_over_hash_type
 }
 
-documentation() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps; }
+# For those who work on it, so with all that is private.
+documentation() {
+    RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
+        cargo doc --locked --workspace --no-deps --document-private-items
+}
 
 scripts() { shellcheck -x scripts/*.sh .ci/run && bash -n scripts/*.sh; }
 
