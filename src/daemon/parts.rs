@@ -84,6 +84,7 @@ impl Parts {
             tells_paths: !serves,
             counters: all,
         };
+        let links = links(&tun, &udp, runtime)?;
         watch_links(&tun, &udp, news)?;
         let facts = Facts {
             network: saved.network.clone(),
@@ -249,6 +250,12 @@ fn tun_failure(error: TunError) -> Failure {
         TunError::NoDriver | TunError::Failed { .. } => ExitCode::Other,
     };
     split(code, &error.to_string(), "run as root, or with CAP_NET_ADMIN")
+}
+
+/// Our UDP addresses as they are now, so that the first whereabouts are whole.
+fn links(tun: &Tun, udp: &Udp, runtime: &Runtime) -> Result<Vec<SocketAddr>, Failure> {
+    let hosts = runtime.block_on(async { Netlink::open()?.host_addresses(tun.name()).await });
+    Ok(reachable(&udp.local(), &hosts.map_err(|error| no_netlink(&error))?))
 }
 
 /// Tell control our UDP addresses, now and whenever the machine's change.

@@ -194,6 +194,7 @@ impl Node {
 
     /// A session is gone.
     pub(super) fn on_session_lost(&mut self, node: NodeId) {
+        self.presence.unobserve(node);
         if !self.homes.set_up(node, false, self.now.instant) {
             return;
         }

@@ -99,7 +99,6 @@ impl Presence {
         let changed = self.local != local;
         if changed {
             self.local = local;
-            self.seen.clear();
             self.change(now);
         }
         changed
@@ -110,6 +109,11 @@ impl Presence {
         if self.seen.insert(by, at) != Some(at) {
             self.change(now);
         }
+    }
+
+    /// A super peer does not see us any more.
+    pub(super) fn unobserve(&mut self, by: NodeId) {
+        self.seen.remove(&by);
     }
 
     pub(super) fn homes_changed(&mut self, now: Instant) {
