@@ -23,13 +23,16 @@ is_root || die "network namespaces need root: sudo scripts/demo.sh"
 tag=frdemo-$$
 box=
 pids=()
+watchers=()
 spaces=()
+ended=no
 
 # Whatever happens: our processes by their ids, our namespaces by their names, our directory.
 clean_up() {
     local status=$? pid space
     trap - EXIT INT TERM
     set +e
+    for pid in "${watchers[@]}"; do kill -TERM "$pid" 2>/dev/null; done
     for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null; done
     for pid in "${pids[@]}"; do
         for _ in {1..50}; do
@@ -39,9 +42,10 @@ clean_up() {
         kill -KILL "$pid" 2>/dev/null
         wait "$pid" 2>/dev/null
     done
-    wait # for those that showed the lines of the others
+    wait # for those that showed the lines of others
     for space in "${spaces[@]}"; do ip netns del "$space" 2>/dev/null; done
     [[ -z $box ]] || rm -rf "$box"
+    [[ $ended == no ]] || scene "The end, after $SECONDS s. Nothing of it is left on this machine."
     exit "$status"
 }
 trap clean_up EXIT
@@ -133,8 +137,9 @@ start() {
     : >"$box/$name.log"
     ip netns exec "$tag-$name" "$binary" up "$@" --name "$name" --state "$box/$name" >"$box/$name.log" 2>&1 <&0 &
     pids+=("$!")
-    tail -n +1 -s 0.2 -f --pid="$!" "$box/$name.log" 2>/dev/null |
-        sed -uE "s/(frejus1[a-z2-7]{9})[a-z2-7]+/\\1…/; s/^/    $dim${name^^} │$plain /" &
+    tail -n +1 -s 0.2 -f --pid="$!" "$box/$name.log" 2>/dev/null \
+        > >(sed -uE "s/(frejus1[a-z2-7]{9})[a-z2-7]+/\\1…/; s/^/    $dim${name^^} │$plain /") &
+    watchers+=("$!")
 }
 
 # Waits until NAME, started last, is ready; or shows why it is not.
@@ -250,7 +255,7 @@ first_packet() {
     local answer
     answer=$(on a ping -n -c 1 -W 5 "$ipv4") || die "the first packet was lost"
     say "$(grep 'bytes from' <<<"$answer")"
-    say "It took its way through S at once, while both sides punch their NATs:"
+    say "S carried it at once, while both sides punched their NATs:"
     ip netns exec "$tag-a" ping -n -i 0.1 "$ipv4" >"$box/ping.log" 2>&1 &
     pids+=("$!")
     watch_path direct 20
@@ -258,25 +263,32 @@ first_packet() {
     frejus a peers | sed 's/^/    /'
 }
 
+# An IPv6 address stands in brackets in a URL (RFC 3986, section 3.2.2).
+url_of() { if [[ $1 == *:* ]]; then echo "http://[$1]:8080/"; else echo "http://$1:8080/"; fi; }
+
 page() {
     scene "4. An unmodified web server on B's virtual addresses"
     mkdir "$box/www"
     printf '<h1>Hello from B, at home, behind a NAT</h1>\n' >"$box/www/index.html"
-    head -c 2000000 /dev/urandom >"$box/www/file"
-    local at url
+    head -c 10000000 /dev/urandom >"$box/www/file"
+    local at url i
     for at in "$ipv4" "$ipv6"; do
         ip netns exec "$tag-b" python3 -m http.server 8080 --bind "$at" --directory "$box/www" >/dev/null 2>&1 &
         pids+=("$!")
+        for ((i = 0; i < 100; i++)); do
+            on b curl -s -o /dev/null "$(url_of "$at")" && break
+            sleep 0.1
+        done
     done
     local before
-    for at in "$ipv4" "[$ipv6]"; do
-        url=http://$at:8080/
+    for at in "$ipv4" "$ipv6"; do
+        url=$(url_of "$at")
         shown "curl $url"
-        say "$(on a curl -sS --retry 20 --retry-connrefused --retry-delay 1 --max-time 20 "$url")"
+        say "$(on a curl -sS --max-time 20 "$url")"
     done
     before=$(bytes_of_s)
-    on a curl -sS --max-time 30 -o /dev/null "http://$ipv4:8080/file"
-    say "Then 2,000,000 bytes more. S saw $(($(bytes_of_s) - before)) bytes meanwhile, and could read none."
+    on a curl -sS --max-time 30 -o /dev/null "$(url_of "$ipv4")file"
+    say "Then 10,000,000 bytes more. S saw $(($(bytes_of_s) - before)) bytes meanwhile, and could read none."
 }
 
 lost_pings() { python3 -c '
@@ -316,12 +328,6 @@ play_on() {
     fi
 }
 
-ending() {
-    local took=$SECONDS
-    [[ $keep == no ]] || return 0
-    scene "The end, after $took s. Nothing of it stays on this machine."
-}
-
 prepare
 SECONDS=0
 draw
@@ -330,5 +336,5 @@ found_and_join
 first_packet
 page
 cut_and_mend
-ending
 [[ $keep == no ]] || play_on
+ended=yes

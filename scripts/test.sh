@@ -50,6 +50,9 @@ rung() {
 
 # What a rung has to say: results of test programs that had tests, figures that tests print, what was skipped.
 closing_lines() {
+    if grep -q '^test result' "$1" && ! grep -qE '^test result: .* [1-9][0-9]* passed' "$1"; then
+        printf '    %sno test ran%s\n' "$yellow" "$plain"
+    fi
     sed -nE -e '/^test result: .* 0 passed; 0 failed/d' \
         -e 's/^(test result: .*)/    \1/p' -e 's/^(SKIPPED .*|figure: .*|advisories .*|the wall .*)/    \1/p' "$1" || true
 }
