@@ -67,14 +67,13 @@ find_cargo() {
 # A Rust toolchain, through the distribution's rustup where there is none.
 install_rust() {
     if ! find_cargo; then
-        has rustup || {
-            if is_root && has apt-get; then
-                apt-get update >/dev/null 2>&1 || true
-                apt-cache show rustup >/dev/null 2>&1 ||
-                    die "no cargo, and this distribution has no rustup: install Rust $rust_version from https://rustup.rs"
+        if ! has rustup; then
+            ! is_root || ! has apt-get || apt-get update >/dev/null 2>&1 || true
+            if has apt-cache && ! apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+                die "no cargo, and this distribution has no rustup: install Rust $rust_version from https://rustup.rs, then again"
             fi
             install_missing rustup:rustup
-        }
+        fi
         printf 'installing a Rust toolchain\n'
         as_builder rustup toolchain install stable --profile minimal >/dev/null 2>&1 ||
             die "rustup could not install Rust: try rustup toolchain install stable"
