@@ -54,7 +54,7 @@ closing_lines() {
         printf '    %sno test ran%s\n' "$yellow" "$plain"
     fi
     sed -nE -e '/^test result: .* 0 passed; 0 failed/d' \
-        -e 's/^(test result: .*)/    \1/p' -e 's/^(SKIPPED .*|figure: .*|advisories .*|the wall .*)/    \1/p' "$1" || true
+        -e 's/^(test result: .*|SKIPPED .*|.*\(target .*|TCP through .*|resident memory .*|advisories.*|the wall .*)/    \1/p' "$1" || true
 }
 
 # deny WHAT...
