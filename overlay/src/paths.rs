@@ -172,7 +172,6 @@ impl Paths {
     pub fn confirm(&mut self, locator: Locator, method: Method, now: Instant) {
         if let Some(path) = self.find_mut(locator) {
             path.unanswered = None;
-            path.outstanding.clear();
             path.last_ack = now;
             return;
         }

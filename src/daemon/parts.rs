@@ -95,8 +95,9 @@ impl Parts {
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
         let config = config(saved, login, options.advertise, directory_port)?;
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
-        let node =
+        let mut node =
             node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
+        node.handle_links(links, clock.now());
         let control = Control::new(node, clock, host, facts, counters);
         Ok(Self { control, control_socket, exceptions: excepted, forwarding })
     }

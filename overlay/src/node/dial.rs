@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand_core::Rng;
 
 use super::{Node, Output};
-use crate::document::{CandidateKind, Contact, Place, Roles, Verified};
+use crate::document::{Candidate, CandidateKind, Contact, Place, Roles, Verified};
 use crate::forward::SLOT_BITS;
 use crate::forward::SlotId;
 use crate::id::{NodeId, Subject, TunnelKey};
@@ -164,9 +164,9 @@ impl Node {
         };
         let is_super_peer = place.passport.roles.includes(Roles::SUPER_PEER);
         let doors = place.whereabouts.candidates.iter().filter(|c| c.kind != CandidateKind::Relay);
-        let doors: Vec<SocketAddr> = doors.map(|candidate| candidate.at).take(MAX_DOORS).collect();
+        let doors: Vec<Candidate> = doors.copied().take(MAX_DOORS).collect();
         if is_super_peer {
-            return doors.into_iter().map(Way::Straight).collect();
+            return doors.into_iter().map(|door| Way::Straight(door.at)).collect();
         }
         let mut ways: Vec<Way> = Vec::new();
         let me = self.me.passport.node;
@@ -176,9 +176,12 @@ impl Node {
                 None => self.reach(*home),
             }
         }
-        let open = |at: &&SocketAddr| is_public(at.ip()) || ways.is_empty();
-        let straight: Vec<Way> = doors.iter().filter(open).copied().map(Way::Straight).collect();
-        ways.extend(straight);
+        // Behind a NAT, a stranger's packet at best goes nowhere: straight only to open addresses, or for want of a relay.
+        let open = |door: &Candidate| door.kind == CandidateKind::Host && is_public(door.at.ip());
+        let relayed = !ways.is_empty();
+        ways.extend(
+            doors.into_iter().filter(|door| open(door) || !relayed).map(|door| Way::Straight(door.at)),
+        );
         ways
     }
 

@@ -194,7 +194,9 @@ impl Node {
         let relays: Vec<SocketAddr> =
             homes.iter().filter_map(|home| self.peers.get(home).and_then(Peer::direct_remote)).collect();
         let presence = &mut self.presence;
-        presence.candidates = presence.gather(&relays);
+        let candidates = presence.gather(&relays);
+        let moved = presence.candidates != candidates;
+        presence.candidates = candidates;
         presence.sequence = (presence.sequence + 1).max(unix.0 * 1000);
         let whereabouts = Whereabouts {
             node: self.me.passport.node,
@@ -214,6 +216,21 @@ impl Node {
         self.presence.confirmed.clear();
         if let Ok(place) = contact.verify(&self.network, unix) {
             self.resolver.learn_place(place, self.now);
+        }
+        if moved {
+            self.search_again();
+        }
+    }
+
+    /// Peers with whom we look for a direct path have old candidates of ours.
+    fn search_again(&mut self) {
+        let now = self.now.instant;
+        let searching: Vec<NodeId> =
+            self.peers.values().filter(|peer| peer.punch.is_running()).map(Peer::id).collect();
+        for node in searching {
+            if let Some(peer) = self.peer(node) {
+                peer.punch.start(now);
+            }
         }
     }
 

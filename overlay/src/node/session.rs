@@ -182,6 +182,11 @@ impl Node {
     fn on_probe_ack(&mut self, node: NodeId, token: u64, seen: Option<std::net::SocketAddr>) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
+        let is_super_peer = peer.member.passport.roles.includes(Roles::SUPER_PEER);
+        if let Some(seen) = seen.filter(|_| is_super_peer) {
+            self.presence.observe(node, seen, now);
+        }
+        let Some(peer) = self.peer(node) else { return };
         if let Some((_, rtt)) = peer.paths.answered(token, now) {
             self.on_pong(node, token, rtt);
         } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
@@ -192,11 +197,6 @@ impl Node {
             return;
         }
         self.reselect(node);
-        if let Some(seen) = seen
-            && self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER))
-        {
-            self.presence.observe(node, seen, now);
-        }
     }
 
     fn on_candidates(&mut self, node: NodeId, candidates: &[Candidate], answer: bool) {
