@@ -171,3 +171,6 @@ fn check_validity(not_before: UnixTime, not_after: UnixTime, now: UnixTime) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

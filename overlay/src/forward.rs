@@ -222,3 +222,6 @@ impl SlotCounters {
         self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

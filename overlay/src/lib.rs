@@ -53,6 +53,8 @@ pub mod record;
 pub mod relay;
 pub mod resolver;
 pub mod score;
+#[cfg(test)]
+mod testing;
 pub mod timing;
 pub mod tunnel;
 #[doc(hidden)]

@@ -286,3 +286,6 @@ impl Paths {
         self.paths.iter_mut().find(|path| path.locator == locator)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,7 +148,9 @@ impl Punch {
             && start + BURST[tries] <= now
         {
             due.extend(self.targets.keys().copied().map(Due::Probe));
-            self.burst = (tries + 1 < BURST.len()).then_some((start, tries + 1));
+            // Woken late, we try once for all that was missed.
+            let missed = BURST[tries..].iter().take_while(|pause| start + **pause <= now).count();
+            self.burst = (tries + missed < BURST.len()).then_some((start, tries + missed));
         }
         due
     }
@@ -184,6 +186,17 @@ mod tests {
         }
         assert_eq!(due.iter().filter(|due| **due == Due::Exchange).count(), 1);
         assert_eq!(due.iter().filter(|due| **due == Due::Probe(target())).count(), 4);
+    }
+
+    #[test]
+    fn a_late_timeout_tries_once_and_leaves_a_later_deadline() {
+        let mut punch = Punch::new();
+        punch.saw(target(), Method::Punched);
+        punch.join(at(0));
+        assert_eq!(punch.handle_timeout(at(200)), [Due::Probe(target())]);
+        assert_eq!(punch.poll_timeout(), Some(at(420)));
+        assert_eq!(punch.handle_timeout(at(2000)), [Due::Probe(target())]);
+        assert_eq!(punch.poll_timeout(), None);
     }
 
     #[test]

@@ -113,3 +113,6 @@ pub fn keys(network: &Network, member: &Member) -> [RecordKey; 4] {
     ]
     .map(|subject| RecordKey::passport(&network.id, &subject))
 }
+
+#[cfg(test)]
+mod tests;

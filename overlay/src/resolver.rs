@@ -158,7 +158,10 @@ impl Resolver {
         if self.members.get(&node).is_some_and(|known| known.passport.serial > member.passport.serial) {
             return;
         }
-        self.make_room(now);
+        match self.members.remove(&node) {
+            Some(old) => self.unlist(&old),
+            None => self.make_room(now),
+        }
         for subject in subjects(&member, &self.network) {
             self.absent.remove(&subject);
             self.subjects.insert(subject, node);
@@ -183,9 +186,10 @@ impl Resolver {
         self.places.remove(node);
     }
 
-    /// A super peer answered question `id`; what it says was checked or is `None`.
+    /// The super peer `from` answered question `id`; nothing of what it says is believed unchecked.
     pub fn handle_answer(
         &mut self,
+        from: NodeId,
         id: u32,
         credential: Option<&Credential>,
         whereabouts: Option<Signed<Whereabouts>>,
@@ -198,7 +202,7 @@ impl Resolver {
         let checked =
             credential.and_then(|credential| self.check_answer(credential, whereabouts, &subject, now));
         if let Some(lookup) = self.lookups.get_mut(&subject) {
-            lookup.home_answered(checked, now.instant);
+            lookup.home_answered(from, checked, now.instant);
         }
         self.settle(&subject, now);
     }
@@ -307,8 +311,15 @@ impl Resolver {
             self.members.keys().find(|node| stale(node)).or_else(|| self.members.keys().next()).copied();
         let Some(member) = victim.and_then(|node| self.members.remove(&node)) else { return };
         self.places.remove(&member.passport.node);
-        for subject in subjects(&member, &self.network) {
-            self.subjects.remove(&subject);
+        self.unlist(&member);
+    }
+
+    /// Whoever has taken over an address or a name keeps it.
+    fn unlist(&mut self, member: &Member) {
+        for subject in subjects(member, &self.network) {
+            if self.subjects.get(&subject) == Some(&member.passport.node) {
+                self.subjects.remove(&subject);
+            }
         }
     }
 }
@@ -323,3 +334,6 @@ fn subjects(member: &Member, network: &Network) -> [Subject; 4] {
         Subject::Name(passport.name.clone()),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,6 @@ pub fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes.extend(body);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,9 @@ const TURNS: usize = 8;
 const ARENA: usize = 2 * SLOT;
 /// Packets in a batch that is written out: 128 KiB of 64-byte packets are half of that.
 const PACKETS: usize = 4096;
+/// So many joined packets may the kernel refuse and take in parts before nothing is joined any more: one might be
+/// the fault of a strange peer.
+const REFUSALS: u32 = 16;
 
 /// The thread.
 pub(super) struct Inward {
@@ -66,8 +69,9 @@ struct Writer {
     arena: Box<[u8]>,
     used: usize,
     coalescer: Coalescer,
-    /// Off once the kernel refused a joined packet and took its parts.
+    /// Off without the device's header, and once the kernel has refused [`REFUSALS`] joined packets.
     join: bool,
+    refusals: u32,
 }
 
 /// Datagrams that the kernel joined: of one sender, `stride` bytes each, the last maybe shorter.
@@ -131,6 +135,7 @@ impl Inward {
             used: 0,
             coalescer: Coalescer::new(PACKETS, tun.joins_udp()),
             join: tun.has_header(),
+            refusals: 0,
             tun,
         };
         let opener = Opener {
@@ -209,7 +214,7 @@ impl Opener {
             Some(Frame::Stun) => self.answer_stun(datagram, sender, now),
             None if stun::is_classic(datagram) => self.answer_stun(datagram, sender, now),
             None => self.counters().count(Reason::UnknownFrame),
-            Some(_) => self.to_control(Locator::Direct(sender), datagram, now),
+            Some(_) => self.submit(Locator::Direct(sender), datagram, now),
         }
     }
 
@@ -224,7 +229,7 @@ impl Opener {
     }
 
     /// Not authenticated yet, and costly to look at.
-    fn to_control(&mut self, from: Locator, bytes: &[u8], now: Instant) {
+    fn submit(&mut self, from: Locator, bytes: &[u8], now: Instant) {
         if bytes.len() > LONGEST_EXCEPTION {
             self.counters().count(Reason::UnknownFrame);
         } else if !self.limiter.admit(from.remote().ip(), now) {
@@ -270,7 +275,7 @@ impl Opener {
                     at = self.data(table, messages, at, now);
                     continue;
                 }
-                Some(Frame::Wireguard(_)) => self.to_control(from, inner, now),
+                Some(Frame::Wireguard(_)) => self.submit(from, inner, now),
                 _ => self.counters().count(Reason::UnknownFrame),
             }
             at += datagram.len();
@@ -421,15 +426,11 @@ impl Writer {
             self.used = 0;
             return;
         }
-        let mut refused = false;
         for output in self.coalescer.outputs(&self.arena) {
-            refused |= !self.write(&output, self.join && !refused);
+            self.refusals += u32::from(!self.write(&output));
         }
-        if refused {
-            tracing::warn!(
-                device = self.tun.name(),
-                "the kernel refuses joined packets: they are written one by one"
-            );
+        if self.join && self.refusals >= REFUSALS {
+            tracing::warn!(device = self.tun.name(), "the kernel refuses joined packets: they go one by one");
             self.join = false;
         }
         self.coalescer.clear();
@@ -438,8 +439,8 @@ impl Writer {
 
     /// Writes one output; `false` if the kernel refused it joined and took the parts (stable kernels from 6.6.44
     /// did that to short tails).
-    fn write(&self, output: &Output<'_>, join: bool) -> bool {
-        if output.count() == 1 || !join {
+    fn write(&self, output: &Output<'_>) -> bool {
+        if output.count() == 1 || !self.join {
             output.packets().for_each(|packet| {
                 self.write_one(packet);
             });

@@ -37,7 +37,7 @@ impl Credential {
             && grant.roles.includes(passport.roles)
             && grant.block.contains(passport.address4)
             && passport.not_after <= grant.not_after
-            && frejus_ipam::Label::parse(&passport.name).is_ok();
+            && frejus_ipam::Label::parse(&passport.name).is_ok_and(|label| label.as_str() == passport.name);
         if !allowed {
             return Err(Invalid::Overreach);
         }

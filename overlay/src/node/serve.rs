@@ -57,7 +57,7 @@ impl Node {
             self.peers.get(&from).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER));
         match message {
             Message::LookupAnswer { id, credential, whereabouts } if from_super => {
-                self.resolver.handle_answer(id, credential.as_ref(), whereabouts, self.now);
+                self.resolver.handle_answer(from, id, credential.as_ref(), whereabouts, self.now);
             }
             Message::Published { sequence } if from_super => self.on_published(from, sequence),
             Message::Knocked { channel: _, sealed } if from_super => self.on_knock(&sealed),

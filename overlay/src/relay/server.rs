@@ -15,7 +15,7 @@ use crate::timing::Instant;
 use crate::verdict::Drop;
 use crate::wire::control::Refusal;
 
-/// Channels that one node may have at one super peer: it talks to a few dozen others at a time.
+/// Channels that one node may open at one super peer: it talks to a few dozen others at a time.
 pub const MAX_CHANNELS_PER_NODE: usize = 256;
 /// Channels of a super peer: 5,500 users, each relayed to a few; 2¹⁶ × ~200 B = 13 MB at the worst.
 pub const MAX_CHANNELS: usize = 1 << 16;
@@ -46,8 +46,12 @@ impl Quota {
     /// Charge `bytes`; `false` if the budget is used up.
     pub fn charge(&self, bytes: usize, now: Instant) -> bool {
         let micros = u64::try_from(now.since_start().as_micros()).unwrap_or(u64::MAX);
-        let before = self.paid_at.swap(micros, Ordering::Relaxed);
+        let before = self.paid_at.load(Ordering::Relaxed);
         let paid = (u128::from(self.rate) * u128::from(micros.saturating_sub(before)) / 1_000_000) as u64;
+        if paid > 0 {
+            // Less than a byte's worth of time is left to add up.
+            self.paid_at.store(micros, Ordering::Relaxed);
+        }
         let debt = self.debt.load(Ordering::Relaxed).saturating_sub(paid);
         let fits = debt <= self.rate.saturating_mul(BURST.as_secs());
         self.debt.store(if fits { debt.saturating_add(bytes as u64) } else { debt }, Ordering::Relaxed);
@@ -107,15 +111,26 @@ impl RelayTable {
 
 #[derive(Debug)]
 struct Open {
+    /// The first one opened it.
     ends: [NodeId; 2],
     renewed: Instant,
+}
+
+/// What one node has here.
+#[derive(Debug)]
+struct Account {
+    /// Channels that it opened itself: what others open to it is not its doing.
+    opened: usize,
+    /// Channels that it is an end of.
+    ends: usize,
+    quota: Arc<Quota>,
 }
 
 /// Which nodes share which channel.
 #[derive(Debug)]
 pub struct Channels {
     open: BTreeMap<Channel, Open>,
-    per_node: BTreeMap<NodeId, (usize, Arc<Quota>)>,
+    accounts: BTreeMap<NodeId, Account>,
     rate: u64,
 }
 
@@ -123,7 +138,7 @@ impl Channels {
     /// None yet; every node may relay `rate` bytes a second.
     #[must_use]
     pub const fn new(rate: u64) -> Self {
-        Self { open: BTreeMap::new(), per_node: BTreeMap::new(), rate }
+        Self { open: BTreeMap::new(), accounts: BTreeMap::new(), rate }
     }
 
     /// `by` wants `channel` with `with`; opens or renews it. Whether anything changed that the table must know.
@@ -144,13 +159,15 @@ impl Channels {
             }
             return if same { Ok(false) } else { Err(Refusal::Taken) };
         }
-        let used = self.per_node.get(&by).map_or(0, |(used, _)| *used);
-        if by == with || used >= MAX_CHANNELS_PER_NODE || self.open.len() >= MAX_CHANNELS {
+        let opened = self.accounts.get(&by).map_or(0, |account| account.opened);
+        if by == with || opened >= MAX_CHANNELS_PER_NODE || self.open.len() >= MAX_CHANNELS {
             return Err(Refusal::Quota);
         }
         for end in [by, with] {
-            let quota = || (0, Arc::new(Quota::new(self.rate)));
-            self.per_node.entry(end).or_insert_with(quota).0 += 1;
+            let new = || Account { opened: 0, ends: 0, quota: Arc::new(Quota::new(self.rate)) };
+            let account = self.accounts.entry(end).or_insert_with(new);
+            account.ends += 1;
+            account.opened += usize::from(end == by);
         }
         self.open.insert(channel, Open { ends: [by, with], renewed: now });
         Ok(true)
@@ -183,11 +200,11 @@ impl Channels {
     fn close(&mut self, channel: Channel) {
         let Some(open) = self.open.remove(&channel) else { return };
         for end in open.ends {
-            if let Some((used, _)) = self.per_node.get_mut(&end) {
-                *used -= 1;
-                if *used == 0 {
-                    self.per_node.remove(&end);
-                }
+            let Some(account) = self.accounts.get_mut(&end) else { continue };
+            account.ends -= 1;
+            account.opened -= usize::from(end == open.ends[0]);
+            if account.ends == 0 {
+                self.accounts.remove(&end);
             }
         }
     }
@@ -196,7 +213,7 @@ impl Channels {
     #[must_use]
     pub fn table(&self, address: impl Fn(&NodeId) -> Option<SocketAddr>) -> RelayTable {
         let ends = |open: &Open| {
-            let quota = |node| self.per_node.get(node).map(|(_, quota)| Arc::clone(quota));
+            let quota = |node| self.accounts.get(node).map(|account| Arc::clone(&account.quota));
             Some(Ends {
                 addresses: [address(&open.ends[0])?, address(&open.ends[1])?],
                 quotas: [quota(&open.ends[0])?, quota(&open.ends[1])?],
@@ -206,3 +223,6 @@ impl Channels {
         RelayTable { channels: Arc::new(channels) }
     }
 }
+
+#[cfg(test)]
+mod tests;

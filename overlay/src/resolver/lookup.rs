@@ -1,6 +1,6 @@
 //! One look-up: the questions under way for one subject, and when it is over.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::{Found, Output};
@@ -26,8 +26,9 @@ pub(super) struct Lookup {
     pub(super) subject: Subject,
     begun: Instant,
     repeats: usize,
-    /// Homes that still owe an answer.
+    /// Homes that were asked, and those that answered: a repeated question gets a second answer from some.
     homes: usize,
+    answered: BTreeSet<NodeId>,
     lease: Option<(NodeId, Source, Duration)>,
     whereabouts: Option<(Source, Duration)>,
     /// The walks for the passport and for the whereabouts, while they last.
@@ -54,6 +55,7 @@ impl Lookup {
             begun: now,
             repeats: 0,
             homes,
+            answered: BTreeSet::new(),
             lease: known.map(|node| (node, Source::Cache, Duration::ZERO)),
             whereabouts: None,
             walks: [None, None],
@@ -93,8 +95,10 @@ impl Lookup {
     }
 
     /// A home answered: who, and whether the whereabouts are known with it.
-    pub(super) fn home_answered(&mut self, found: Option<(NodeId, bool)>, now: Instant) {
-        self.homes = self.homes.saturating_sub(1);
+    pub(super) fn home_answered(&mut self, from: NodeId, found: Option<(NodeId, bool)>, now: Instant) {
+        if self.answered.len() < self.homes {
+            self.answered.insert(from);
+        }
         if let Some((node, placed)) = found {
             self.found(node, placed, Source::SuperPeer, now);
         }
@@ -110,6 +114,10 @@ impl Lookup {
 
     fn found(&mut self, node: NodeId, placed: bool, source: Source, now: Instant) {
         let elapsed = now.since(self.begun);
+        // Of two with a valid passport for one subject, the one that can be reached is meant.
+        if placed && self.whereabouts.is_none() && self.lease.is_some_and(|(known, ..)| known != node) {
+            self.lease = None;
+        }
         self.lease.get_or_insert((node, source, elapsed));
         if placed {
             self.whereabouts.get_or_insert((source, elapsed));
@@ -129,8 +137,11 @@ impl Lookup {
     pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         let due = self.poll_timeout() <= now;
         if due && self.repeats < REPEAT.len() {
-            self.repeats += 1;
             self.ask();
+        }
+        // Woken late, we ask once for all that was missed.
+        while self.repeats < REPEAT.len() && self.poll_timeout() <= now {
+            self.repeats += 1;
         }
         due
     }
@@ -152,7 +163,7 @@ impl Lookup {
     /// `None`: not over yet.
     #[expect(clippy::option_option, reason = "over or not, and found or not, are two questions")]
     pub(super) fn outcome(&self, now: Instant) -> Option<Option<Found>> {
-        let exhausted = self.homes == 0 && self.walks == [None, None];
+        let exhausted = self.answered.len() >= self.homes && self.walks == [None, None];
         if self.whereabouts.is_none() && !exhausted && now.since(self.begun) < LIMIT {
             return None;
         }

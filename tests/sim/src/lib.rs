@@ -1,1 +1,35 @@
-//! The tests live in tests/.
+//! An internet in a vector, in virtual time: nodes, NATs, links and a directory, all from one seed.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`scenario`] | stages: who is where, behind what |
+//! | [`world`] | the events, the hosts, virtual time |
+//! | [`host`], [`forwarding`], [`app`] | one machine: node, data path, application |
+//! | [`internet`], [`nat`], [`link`] | between machines |
+//! | [`crypto`], [`tunnel`] | a model of the cryptographic seam |
+//! | [`directory`], [`founder`] | a model of the table; who enrolled whom |
+//! | [`oracle`] | what must be possible between NAT classes |
+//! | [`laws`], [`trace`] | what must hold at every step; what happened |
+//! | [`dice`] | all randomness |
+//!
+//! The same seed gives the same bytes. A failing story prints its seed, the last events and every node's state.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod crypto;
+pub mod dice;
+pub mod directory;
+pub mod forwarding;
+pub mod founder;
+pub mod host;
+pub mod internet;
+pub mod laws;
+pub mod link;
+pub mod nat;
+mod newcomer;
+pub mod oracle;
+pub mod scenario;
+pub mod trace;
+pub mod tunnel;
+mod view;
+pub mod world;

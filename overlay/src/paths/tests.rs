@@ -1,0 +1,182 @@
+//! Death in time, no flapping, promotion, hysteresis; over simulated minutes.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use super::*;
+use crate::locator::Channel;
+use crate::testing::{address, at};
+
+const RELAY: Locator = Locator::Relayed {
+    relay: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 250), 1)),
+    channel: Channel(1),
+};
+
+fn direct(n: u8) -> Locator {
+    Locator::Direct(address(n))
+}
+
+/// Paths to a peer that answers after `rtt`, as long as it is up.
+struct Line {
+    paths: Paths,
+    rtt: Duration,
+    now: Instant,
+    token: u64,
+    /// Answers on their way.
+    answers: VecDeque<(Instant, u64)>,
+    died: Vec<(Locator, Instant)>,
+    changes: usize,
+}
+
+impl Line {
+    fn new(rtt_ms: u64) -> Self {
+        let paths = Paths::new();
+        let rtt = Duration::from_millis(rtt_ms);
+        let (died, answers) = (Vec::new(), VecDeque::new());
+        Self { paths, rtt, now: at(0), token: 0, answers, died, changes: 0 }
+    }
+
+    /// A relay and a direct path, both proved.
+    fn with_both(rtt_ms: u64) -> Self {
+        let mut line = Self::new(rtt_ms);
+        line.paths.confirm(RELAY, Method::Relayed, line.now);
+        line.select();
+        line.paths.confirm(direct(1), Method::Punched, line.now);
+        line.select();
+        line.changes = 0;
+        line
+    }
+
+    fn select(&mut self) {
+        self.changes += usize::from(self.paths.select(self.now).is_some());
+    }
+
+    /// Run to the stated deadlines until `end`; `arrives` decides on each probe and its answer together.
+    fn run(&mut self, end: Instant, mut arrives: impl FnMut(Locator, Instant) -> bool) {
+        loop {
+            let due = self.paths.poll_timeout(true, true);
+            let answer = self.answers.front().map(|(at, _)| *at);
+            let Some(next) = due.into_iter().chain(answer).min().filter(|next| *next < end) else { break };
+            self.now = self.now.max(next);
+            while let Some((at, token)) = self.answers.front().copied()
+                && at <= self.now
+            {
+                self.answers.pop_front();
+                self.paths.answered(token, self.now);
+            }
+            for due in self.paths.handle_timeout(true, true, self.now) {
+                match due {
+                    Due::Died(locator) => self.died.push((locator, self.now)),
+                    Due::Probe(locator) => {
+                        self.token += 1;
+                        self.paths.sent(locator, self.token, self.now);
+                        if arrives(locator, self.now) {
+                            self.answers.push_back((self.now + self.rtt, self.token));
+                        }
+                    }
+                }
+            }
+            let due = self.paths.poll_timeout(true, true);
+            assert!(due.is_none_or(|due| due > self.now), "{due:?} is not later than {:?}", self.now);
+            self.select();
+        }
+        self.now = end;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_silent_cut_is_noticed_within_two_seconds(
+        slow: bool, warm_up in 3_000_u64..10_000, phase in 0_u64..1_000_000,
+    ) {
+        let mut line = Line::with_both(if slow { 200 } else { 20 });
+        let cut = at(warm_up) + Duration::from_micros(phase);
+        line.run(cut, |_, _| true);
+        prop_assert_eq!(line.paths.selected().unwrap().locator, direct(1));
+        line.run(cut + Duration::from_secs(2), |locator, _| locator == RELAY);
+        prop_assert_eq!(line.paths.selected().unwrap().locator, RELAY);
+        prop_assert_eq!(line.died.len(), 1);
+    }
+}
+
+#[test]
+fn a_line_that_loses_every_twentieth_probe_never_flaps() {
+    for (seed, rtt) in [(1, 20), (2, 20), (3, 80), (4, 200)] {
+        let mut dice = ChaCha20Rng::seed_from_u64(seed);
+        let mut line = Line::with_both(rtt);
+        line.run(at(600_000), |_, _| !dice.next_u32().is_multiple_of(20));
+        assert_eq!((line.changes, &line.died[..]), (0, &[][..]), "seed {seed}");
+        let loss = line.paths.selected().unwrap().loss();
+        assert!((0.0..0.5).contains(&loss), "{loss}");
+    }
+}
+
+#[test]
+fn a_direct_path_is_taken_at_once_and_the_relay_when_it_dies() {
+    let mut line = Line::new(30);
+    line.paths.confirm(RELAY, Method::Relayed, line.now);
+    assert_eq!(line.paths.select(line.now), Some(RELAY));
+    line.run(at(2000), |_, _| true);
+    line.paths.confirm(direct(1), Method::Punched, line.now);
+    line.paths.measured(direct(1), Duration::from_millis(900));
+    assert_eq!(line.paths.select(line.now), Some(direct(1)), "however slow");
+    assert_eq!(line.paths.selected().unwrap().since, line.now);
+}
+
+#[test]
+fn the_choice_moves_for_a_fifth_and_ten_milliseconds_only() {
+    let chosen = |old: u64, new: u64| {
+        let mut line = Line::new(old);
+        line.paths.confirm(direct(1), Method::Punched, line.now);
+        line.paths.measured(direct(1), Duration::from_millis(old));
+        line.select();
+        line.paths.confirm(direct(2), Method::Punched, line.now);
+        line.paths.measured(direct(2), Duration::from_millis(new));
+        line.paths.select(line.now).is_some()
+    };
+    assert!(!chosen(30, 21), "less than ten milliseconds");
+    assert!(!chosen(200, 165), "less than a fifth");
+    assert!(!chosen(30, 60));
+    assert!(chosen(200, 150));
+    assert!(chosen(40, 20));
+}
+
+#[test]
+fn paths_are_bounded_and_the_one_in_use_stays() {
+    let mut line = Line::with_both(20);
+    for n in 2..50 {
+        line.now = at(u64::from(n));
+        line.paths.confirm(direct(n), Method::Punched, line.now);
+        assert!(line.paths.iter().count() <= MAX_PATHS);
+    }
+    assert_eq!(line.paths.selected().unwrap().locator, direct(1));
+    assert!(line.paths.find(direct(49)).is_some(), "the newest has its place");
+    assert!(line.paths.find(RELAY).is_none(), "the worst had to go");
+}
+
+#[test]
+fn an_answer_counts_once_and_names_its_path() {
+    let mut line = Line::with_both(20);
+    line.paths.sent(direct(1), 7, at(0));
+    line.paths.sent(RELAY, 8, at(0));
+    let rtt = Duration::from_millis(50);
+    assert_eq!(line.paths.answered(8, at(50)), Some((RELAY, rtt)));
+    assert_eq!(line.paths.answered(8, at(60)), None);
+    assert_eq!(line.paths.answered(9, at(60)), None);
+    assert_eq!(line.paths.unasked(), None, "a probe is under way");
+    assert_eq!(line.paths.answered(7, at(60)).map(|(path, _)| path), Some(direct(1)));
+    assert_eq!(line.paths.unasked(), Some(direct(1)));
+}
+
+#[test]
+fn a_path_that_nothing_uses_is_not_probed() {
+    let line = Line::with_both(20);
+    assert_eq!(line.paths.poll_timeout(false, false), None);
+    let kept = line.paths.poll_timeout(false, true);
+    assert_eq!(kept, Some(at(0) + KEEPALIVE));
+}

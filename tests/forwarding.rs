@@ -1,0 +1,474 @@
+//! The forwarding threads on a real kernel: TUN devices in network namespaces of their own, tunnels with static
+//! peers, UDP over the loopback of this one.
+//!
+//! Needs root. Without it the tests say SKIPPED, or fail if the environment has `NETNS=required`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by its line, and shows its figures"
+)]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use frejus::clock::Clock;
+use frejus::forward::{ForwardParts, Forwarding, Published, exceptions, sum};
+use frejus::netlink::Netlink;
+use frejus::tun::{Name, Tun};
+use frejus::udp::{Listen, PortChoice, Udp};
+use frejus::wireguard::Wireguard;
+use frejus_overlay::forward::{Exception, Slot, SlotCounters, SlotId, Table};
+use frejus_overlay::id::NodeId;
+use frejus_overlay::locator::{Channel, Locator};
+use frejus_overlay::packet::udp6::Udp6;
+use frejus_overlay::relay::server::{Channels, DEFAULT_RATE, RelayTable};
+use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, Opened, SharedTunnel};
+use frejus_overlay::verdict::Drop as Reason;
+use frejus_overlay::wire;
+use ipnetwork::IpNetwork;
+use nix::sched::{CloneFlags, unshare};
+use x25519_dalek::StaticSecret;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread in a network namespace of its own.
+#[derive(Clone)]
+struct Host(Arc<Mutex<mpsc::Sender<Job>>>);
+
+impl Host {
+    fn new() -> Option<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (ready, done) = mpsc::channel();
+        thread::spawn(move || {
+            ready.send(unshare(CloneFlags::CLONE_NEWNET)).unwrap();
+            queue.into_iter().for_each(|job| job());
+        });
+        match done.recv().unwrap() {
+            Ok(()) => Some(Self(Arc::new(Mutex::new(jobs)))),
+            Err(error) => {
+                let required = std::env::var("NETNS").is_ok_and(|value| value == "required");
+                assert!(!required, "no network namespace: {error}");
+                println!("SKIPPED: no network namespace: {error}");
+                None
+            }
+        }
+    }
+
+    /// Runs `job` in the namespace.
+    fn start<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
+        let (give, take) = mpsc::channel();
+        // A thread of the namespace's thread is in the namespace as well.
+        let body = move || drop(thread::spawn(move || give.send(job()).ok()));
+        self.0.lock().unwrap().send(Box::new(body)).unwrap();
+        take
+    }
+
+    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        self.start(job).recv_timeout(Duration::from_secs(120)).expect("done in time")
+    }
+}
+
+fn address4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, number)
+}
+
+fn address6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into())
+}
+
+/// One node: a device in its namespace, sockets on our loopback, no control thread.
+struct Node {
+    host: Host,
+    number: u8,
+    udp: Udp,
+    tun: Arc<Tun>,
+    crypto: Wireguard,
+    clock: Clock,
+    table: Arc<Published>,
+    slots: Vec<Slot>,
+    exceptions: Receiver<Exception>,
+    forwarding: Option<Forwarding>,
+}
+
+impl Node {
+    fn start(number: u8) -> Option<Self> {
+        let host = Host::new()?;
+        let listen = Listen { v4: Some(Ipv4Addr::LOCALHOST), v6: None, port: PortChoice::Required(0) };
+        let udp = Udp::bind(listen).unwrap();
+        let clock = Clock::start();
+        let crypto = Wireguard::new(StaticSecret::from([number + 0x40; 32]), clock.clone());
+        let (own4, own6) = (address4(number), address6(number));
+        let empty = Table::new(own4, own6, [], RelayTable::default());
+        let table = Arc::new(Published::new(Arc::new(empty)));
+        let (tell, told) = exceptions();
+        let parts = (udp.clone(), Arc::clone(&table), clock.clone());
+        let (tun, forwarding) = host.run(move || {
+            let tun = Arc::new(Tun::create(&Name::Any, 1280).unwrap());
+            assert_eq!(tun.name(), "frejus0");
+            let addresses = [network(own4.into(), 16), network(own6.into(), 48)];
+            let name = tun.name().to_owned();
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
+                async move {
+                    let netlink = Netlink::open().unwrap();
+                    netlink.configure(&name, &addresses).await.unwrap();
+                    let routes = netlink.routes().await.unwrap();
+                    let expected = ("10.77.0.0/16".parse().unwrap(), name.clone());
+                    assert!(routes.contains(&expected), "{routes:?}");
+                    assert_eq!(netlink.host_addresses(&name).await.unwrap(), [] as [IpAddr; 0]);
+                },
+            );
+            let (udp, table, clock) = parts;
+            let parts = ForwardParts { tun: Arc::clone(&tun), udp, table, exceptions: tell, clock };
+            (tun, Forwarding::start(parts).unwrap())
+        });
+        let forwarding = Some(forwarding);
+        Some(Self {
+            host,
+            number,
+            udp,
+            tun,
+            crypto,
+            clock,
+            table,
+            slots: Vec::new(),
+            exceptions: told,
+            forwarding,
+        })
+    }
+
+    fn at(&self) -> SocketAddr {
+        self.udp.local()[0]
+    }
+
+    fn add(&mut self, peer: u8, tunnel: SharedTunnel, index: u32, path: Option<Locator>) {
+        let id = SlotId((index & 0x3fff) as u16);
+        let (address4, address6) = (address4(peer), address6(peer));
+        self.slots.push(Slot { id, index, tunnel, path, address4, address6, counters: Arc::default() });
+        self.publish(RelayTable::default());
+    }
+
+    fn publish(&self, relay: RelayTable) {
+        let table = Table::new(address4(self.number), address6(self.number), self.slots.clone(), relay);
+        self.table.publish(Arc::new(table));
+    }
+
+    /// The next exception that `wanted` picks; others, such as what the kernel sends of itself, are passed over.
+    fn expect<T>(&self, what: &str, wanted: impl Fn(&Exception) -> Option<T>) -> T {
+        let until = Instant::now() + Duration::from_secs(10);
+        while let Ok(exception) = self.exceptions.recv_deadline(until) {
+            if let Some(found) = wanted(&exception) {
+                return found;
+            }
+        }
+        panic!("no {what}");
+    }
+
+    fn dropped(&self, reason: Reason) -> u64 {
+        let counters = self.forwarding.as_ref().unwrap().counters();
+        sum(counters.iter().map(Arc::as_ref)).dropped(reason)
+    }
+
+    fn until_dropped(&self, reason: Reason, count: u64) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.dropped(reason) < count {
+            assert!(Instant::now() < until, "{} dropped as {}", self.dropped(reason), reason.name());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn network(ip: IpAddr, prefix: u8) -> IpNetwork {
+    IpNetwork::new(ip, prefix).unwrap()
+}
+
+/// Two nodes with a session between them, each with the other in its table.
+fn join(a: &mut Node, b: &mut Node, path_a: Option<Locator>, path_b: Option<Locator>) {
+    let (index_a, index_b) = (0x12_4003, 0x43_8005);
+    let to_b = a.crypto.tunnel(&b.crypto.public(), index_a);
+    let to_a = b.crypto.tunnel(&a.crypto.public(), index_b);
+    let mut first = [0; HANDSHAKE_ROOM];
+    let mut second = [0; HANDSHAKE_ROOM];
+    let len = to_b.lock().unwrap().initiate(&mut first, a.clock.instant()).unwrap();
+    let reply = to_a.lock().unwrap().handshake(&first[..len], &mut second, b.clock.instant());
+    let Handshake::Reply(len) = reply else { panic!("{reply:?}") };
+    let reply = to_b.lock().unwrap().handshake(&second[..len], &mut first, a.clock.instant());
+    let Handshake::Reply(len) = reply else { panic!("{reply:?}") };
+    assert_eq!(to_a.lock().unwrap().open(&first[..len], &mut second), Opened::Keepalive);
+    a.add(b.number, to_b, index_a, path_a);
+    b.add(a.number, to_a, index_b, path_b);
+}
+
+fn pair() -> Option<(Node, Node)> {
+    let (mut a, mut b) = (Node::start(1)?, Node::start(2)?);
+    let (at_a, at_b) = (a.at(), b.at());
+    join(&mut a, &mut b, Some(Locator::Direct(at_b)), Some(Locator::Direct(at_a)));
+    Some((a, b))
+}
+
+/// Bytes that no shift or loss leaves alike.
+fn pattern(at: usize, bytes: &mut [u8]) {
+    for (n, byte) in bytes.iter_mut().enumerate() {
+        let mut x = (at + n) as u64 / 8 + 1;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        *byte = (x >> (8 * ((at + n) % 8))) as u8;
+    }
+}
+
+/// Sends `total` bytes from `from` to `to` by TCP, and checks each; how long it took.
+fn transfer(from: &Node, to: &Node, at: IpAddr, port: u16, total: usize) -> Duration {
+    const CHUNK: usize = 1 << 17;
+    let (listening, ready) = mpsc::channel();
+    let received = to.host.start(move || {
+        let listener = TcpListener::bind((at, port)).unwrap();
+        listening.send(()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut got, mut expected, mut at) = (vec![0; CHUNK], vec![0; CHUNK], 0);
+        loop {
+            let len = stream.read(&mut got).unwrap();
+            if len == 0 {
+                stream.write_all(b"k").unwrap();
+                return at;
+            }
+            pattern(at, &mut expected[..len]);
+            assert!(got[..len] == expected[..len], "bytes from {at} on differ");
+            at += len;
+        }
+    });
+    ready.recv().unwrap();
+    let begun = Instant::now();
+    from.host.run(move || {
+        let mut stream = TcpStream::connect_timeout(&(at, port).into(), Duration::from_secs(10)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(100))).unwrap();
+        let mut chunk = vec![0; CHUNK];
+        for start in (0..total).step_by(CHUNK) {
+            let len = CHUNK.min(total - start);
+            pattern(start, &mut chunk[..len]);
+            stream.write_all(&chunk[..len]).unwrap();
+        }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    });
+    let elapsed = begun.elapsed();
+    assert_eq!(received.recv_timeout(Duration::from_secs(5)).unwrap(), total);
+    elapsed
+}
+
+fn report(what: &str, total: usize, elapsed: Duration) {
+    println!("{what}: {:.2} Gb/s", total as f64 * 8e-9 / elapsed.as_secs_f64());
+}
+
+#[test]
+fn ping_and_tcp_arrive_whole_both_ways() {
+    let Some((a, b)) = pair() else { return };
+    let ping =
+        a.host.run(|| Command::new("ping").args(["-c3", "-i0.01", "-W5", "10.77.0.2"]).output().unwrap());
+    assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
+    let big = b.host.run(|| Command::new("ping").args(["-c3", "-s8000", "-W5", "fd77::1"]).output().unwrap());
+    assert!(big.status.success(), "fragments: {}", String::from_utf8_lossy(&big.stdout));
+    const TOTAL: usize = if cfg!(debug_assertions) { 24 << 20 } else { 1 << 30 };
+    report("IPv4 there", TOTAL, transfer(&a, &b, address4(2).into(), 7001, TOTAL));
+    report("IPv6 back", TOTAL, transfer(&b, &a, address6(1).into(), 7002, TOTAL));
+    report("odd size", 1_000_003, transfer(&b, &a, address4(1).into(), 7003, 1_000_003));
+    for node in [&a, &b] {
+        let counters = node.forwarding.as_ref().unwrap().counters();
+        let total = sum(counters.iter().map(Arc::as_ref));
+        for reason in [Reason::NotAuthentic, Reason::Malformed, Reason::TunFailed, Reason::ForeignSource] {
+            assert_eq!(total.dropped(reason), 0, "{}", reason.name());
+        }
+        assert!(total.packets_out.load(Ordering::Relaxed) > 1000);
+        assert!(total.packets_in.load(Ordering::Relaxed) > 1000);
+    }
+    let slot = &a.slots[0].counters;
+    assert!(slot.tx_bytes.load(Ordering::Relaxed) > TOTAL as u64);
+    assert!(slot.rx_bytes.load(Ordering::Relaxed) > TOTAL as u64);
+    a.expect("first data", |exception| matches!(exception, Exception::Woken { .. }).then_some(()));
+    assert!(
+        !a.exceptions.try_iter().any(|exception| matches!(exception, Exception::Woken { .. })),
+        "told twice"
+    );
+}
+
+#[test]
+fn udp_of_every_size_arrives_as_it_was_sent() {
+    let Some((a, b)) = pair() else { return };
+    let (listening, ready) = mpsc::channel();
+    let echo = b.host.start(move || {
+        let socket = UdpSocket::bind((address4(2), 7100)).unwrap();
+        listening.send(()).unwrap();
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let (len, from) = socket.recv_from(&mut buffer).unwrap();
+            socket.send_to(&buffer[..len], from).unwrap();
+            if len == 0 {
+                return;
+            }
+        }
+    });
+    ready.recv().unwrap();
+    a.host.run(|| {
+        let socket = UdpSocket::bind((address4(1), 0)).unwrap();
+        socket.connect((address4(2), 7100)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut buffer = vec![0; 65_536];
+        for len in (1..1252).chain([1253, 5000, 60_000]).chain([0]) {
+            let mut sent = vec![0; len];
+            pattern(len, &mut sent);
+            socket.send(&sent).unwrap();
+            let got = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{len} bytes: {error}"));
+            assert!(buffer[..got] == sent, "{len} bytes differ");
+        }
+    });
+    echo.recv_timeout(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn a_relay_passes_on_what_it_cannot_read() {
+    let (Some(mut a), Some(mut b), Some(relay)) = (Node::start(1), Node::start(2), Node::start(3)) else {
+        return;
+    };
+    let channel = Channel(0x1234_5678_9abc_def0);
+    let (id_a, id_b) = (NodeId([1; 32]), NodeId([2; 32]));
+    let mut channels = Channels::new(DEFAULT_RATE);
+    channels.open(channel, id_a, id_b, relay.clock.instant()).unwrap();
+    let (at_a, at_b) = (a.at(), b.at());
+    relay.publish(channels.table(|node| Some(if *node == id_a { at_a } else { at_b })));
+    let path = Locator::Relayed { relay: relay.at(), channel };
+    join(&mut a, &mut b, Some(path), Some(path));
+    const TOTAL: usize = if cfg!(debug_assertions) { 12 << 20 } else { 512 << 20 };
+    report("relayed", TOTAL, transfer(&a, &b, address4(2).into(), 7201, TOTAL));
+    report("relayed back", TOTAL, transfer(&b, &a, address6(1).into(), 7202, TOTAL));
+    let counters = relay.forwarding.as_ref().unwrap().counters();
+    assert!(counters[1].relayed.load(Ordering::Relaxed) > 2 * TOTAL as u64 / 1300);
+    assert!(!a.exceptions.try_iter().any(|exception| matches!(exception, Exception::Strayed { .. })));
+
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let frame = [&wire::relay_header(channel)[..], &[4; 40]].concat();
+    stranger.send_to(&frame, relay.at()).unwrap();
+    relay.until_dropped(Reason::WrongChannelEnd, 1);
+    let nested = [&wire::relay_header(Channel(7))[..], &frame].concat();
+    stranger.send_to(&nested, relay.at()).unwrap();
+    relay.until_dropped(Reason::UnknownFrame, 1);
+}
+
+#[test]
+fn what_forwarding_cannot_decide_goes_to_control() {
+    let Some((a, b)) = pair() else { return };
+    let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let from = Locator::Direct(outside.local_addr().unwrap());
+
+    a.host.run(|| UdpSocket::bind((address4(1), 0)).unwrap().send_to(b"anybody?", (address4(9), 7)).unwrap());
+    let packet = a.expect("unroutable packet", |exception| match exception {
+        Exception::Unroutable { packet } if packet[0] == 0x45 => Some(packet.clone()),
+        _ => None,
+    });
+    assert_eq!((&packet[16..20], &packet[28..]), (&[10, 77, 0, 9][..], &b"anybody?"[..]));
+
+    let knock = wire::frame(wire::KNOCK, b"sealed");
+    outside.send_to(&knock, a.at()).unwrap();
+    let (came, bytes) = a.expect("knock", |exception| match exception {
+        Exception::Datagram { from, bytes } => Some((*from, bytes.clone())),
+        _ => None,
+    });
+    assert_eq!((came, bytes), (from, knock.clone()));
+
+    let unknown = [&[4, 0, 0, 0, 1, 2, 3, 4][..], &[0; 24]].concat();
+    for _ in 0..20 {
+        outside.send_to(&unknown, a.at()).unwrap();
+    }
+    a.until_dropped(Reason::UnknownSession, 20);
+    let is_stranger = |exception: &Exception| matches!(exception, Exception::Stranger { .. }).then_some(());
+    a.expect("stranger", is_stranger);
+    assert_eq!(a.exceptions.try_iter().filter(|exception| is_stranger(exception).is_some()).count(), 0);
+
+    outside.send_to(&[0xff; 40], a.at()).unwrap();
+    a.until_dropped(Reason::UnknownFrame, 1);
+    for _ in 0..300 {
+        outside.send_to(&knock, a.at()).unwrap();
+    }
+    a.until_dropped(Reason::RateLimited, 150);
+    control_and_spoofs(&a, &b, &outside);
+}
+
+/// What the peer sends from elsewhere, to control, or under a false name.
+fn control_and_spoofs(a: &Node, b: &Node, outside: &UdpSocket) {
+    let from = Locator::Direct(outside.local_addr().unwrap());
+    let send = |packet: &[u8]| {
+        let mut room = vec![0; packet.len() + 32];
+        let _ = b.clock.instant();
+        let len = b.slots[0].tunnel.lock().unwrap().seal(packet, &mut room).unwrap();
+        outside.send_to(&room[..len], a.at()).unwrap();
+    };
+    let datagram = |source: Ipv6Addr, destination: Ipv6Addr, port: u16| {
+        let mut room = [0; 100];
+        let datagram =
+            Udp6 { source, destination, source_port: port, destination_port: port, payload: b"message" };
+        let len = datagram.write(&mut room).unwrap();
+        room[..len].to_vec()
+    };
+    let message = datagram(address6(2), address6(1), wire::control::PORT);
+    send(&message);
+    let (slot, came, packet) = a.expect("control message", |exception| match exception {
+        Exception::Control { slot, from, packet } => Some((*slot, *from, packet.clone())),
+        _ => None,
+    });
+    assert_eq!((slot, came, packet), (a.slots[0].id, from, message));
+    a.expect("stray", |exception| {
+        (*exception == Exception::Strayed { slot: a.slots[0].id, from }).then_some(())
+    });
+    send(&datagram(address6(3), address6(1), 9));
+    a.until_dropped(Reason::SpoofedSource, 1);
+    send(&datagram(address6(2), address6(3), wire::control::PORT));
+    a.until_dropped(Reason::ForeignDestination, 1);
+    let strayed = |exception: Exception| matches!(exception, Exception::Strayed { .. });
+    assert_eq!(
+        a.exceptions.try_iter().filter(|exception| strayed(exception.clone())).count(),
+        0,
+        "told once"
+    );
+    outside
+        .send_to(&[&[4, 0, 0, 0], &(0x12_4003_u32 << 8 | 1).to_le_bytes()[..], &[0; 40]].concat(), a.at())
+        .unwrap();
+    a.until_dropped(Reason::NotAuthentic, 1);
+}
+
+#[test]
+fn stun_is_answered_and_a_first_word_is_announced_once() {
+    let (Some(mut a), Some(mut b)) = (Node::start(1), Node::start(2)) else { return };
+    let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
+    outside.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let request = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    outside.send_to(&request, a.at()).unwrap();
+    let mut answer = [0; 100];
+    let (len, _) = outside.recv_from(&mut answer).unwrap();
+    assert_eq!((answer[..2].to_vec(), len), (vec![1, 1], 32));
+
+    let at_a = a.at();
+    join(&mut a, &mut b, None, Some(Locator::Direct(at_a)));
+    let sent = b
+        .host
+        .run(|| UdpSocket::bind((address4(2), 0)).unwrap().send_to(b"hello", (address4(1), 7)).unwrap());
+    assert_eq!(sent, 5);
+    let from = Locator::Direct(b.at());
+    a.expect("session", |exception| {
+        (*exception == Exception::Established { slot: a.slots[0].id, from }).then_some(())
+    });
+    let counters: &SlotCounters = &a.slots[0].counters;
+    assert!(counters.announced.load(Ordering::Relaxed));
+}
+
+#[test]
+fn the_threads_end_at_once() {
+    let Some(mut a) = Node::start(1) else { return };
+    let begun = Instant::now();
+    a.forwarding.take().unwrap().stop();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(Arc::strong_count(&a.tun), 1, "nobody holds the device any more");
+}

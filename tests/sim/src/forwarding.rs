@@ -1,0 +1,220 @@
+//! The forwarding plane of a simulated host: the daemon's two threads as two plain functions.
+//!
+//! Owns: the same decisions, taken through `overlay::forward` and `overlay::wire`, and their counting. Never: a
+//! decision of its own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use frejus_overlay::forward::{Exception, Inward, Outward, Slot, Table};
+use frejus_overlay::locator::{Channel, Locator};
+use frejus_overlay::timing::Instant;
+use frejus_overlay::tunnel::{OVERHEAD, Opened};
+use frejus_overlay::verdict::{Counters, Drop};
+use frejus_overlay::wire::{self, Frame, RELAY_HEADER, Wireguard};
+
+use crate::app;
+
+/// What comes of a packet or a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Send this datagram.
+    Send(SocketAddr, Vec<u8>),
+    /// Write this packet to the TUN device.
+    Tun(Vec<u8>),
+    /// Ask control.
+    Ask(Exception),
+}
+
+/// What the two threads know.
+#[derive(Default)]
+pub struct Forwarding {
+    /// As control published it last.
+    pub table: Option<Arc<Table>>,
+    /// What became of each packet.
+    pub counters: Arc<Counters>,
+    /// The place last told as strayed, by tunnel index.
+    told: BTreeMap<u32, Locator>,
+    /// When a source was last called a stranger.
+    strangers: BTreeMap<SocketAddr, Instant>,
+}
+
+/// A source is told at most this often that its session is not ours.
+const HINT: Duration = Duration::from_secs(1);
+/// Sources remembered for [`HINT`].
+const MAX_STRANGERS: usize = 1024;
+
+impl Forwarding {
+    /// A packet from the TUN device.
+    pub fn outward(&mut self, packet: &[u8]) -> Vec<Deed> {
+        let Some(table) = self.table.clone() else { return self.drop(Drop::NoRoute) };
+        let Some((source, destination)) = app::addresses(packet) else { return self.drop(Drop::Malformed) };
+        if is_noise(destination) {
+            return self.drop(Drop::NoRoute);
+        }
+        match table.outward(source, destination) {
+            Outward::Drop(reason) => self.drop(reason),
+            Outward::Ask => vec![unroutable(packet)],
+            Outward::Send(slot, locator) => self.seal(slot, locator, packet),
+        }
+    }
+
+    /// Seal any packet for a peer, without asking whether we may send it: what an honest node never does.
+    pub fn seal_unchecked(&mut self, destination: IpAddr, packet: &[u8]) -> Vec<Deed> {
+        let Some(table) = self.table.clone() else { return Vec::new() };
+        let own = if destination.is_ipv4() { table.own4.into() } else { table.own6.into() };
+        match table.outward(own, destination) {
+            Outward::Send(slot, locator) => self.seal(slot, locator, packet),
+            Outward::Ask | Outward::Drop(_) => Vec::new(),
+        }
+    }
+
+    fn seal(&self, slot: &Slot, locator: Locator, packet: &[u8]) -> Vec<Deed> {
+        let header = match locator {
+            Locator::Direct(_) => 0,
+            Locator::Relayed { .. } => RELAY_HEADER,
+        };
+        let mut datagram = vec![0; header + packet.len() + OVERHEAD];
+        if let Locator::Relayed { channel, .. } = locator {
+            datagram[..RELAY_HEADER].copy_from_slice(&wire::relay_header(channel));
+        }
+        let mut tunnel = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sealed) = tunnel.seal(packet, &mut datagram[header..]) else {
+            return vec![unroutable(packet)];
+        };
+        datagram.truncate(header + sealed);
+        self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
+        let mut deeds = vec![Deed::Send(locator.remote(), datagram)];
+        if slot.counters.sent(packet.len() as u64) {
+            deeds.push(Deed::Ask(Exception::Woken { slot: slot.id }));
+        }
+        deeds
+    }
+
+    /// A datagram from the socket.
+    pub fn inward(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> Vec<Deed> {
+        match wire::classify(datagram) {
+            Some(Frame::Relay(channel, inner)) => self.relay(from, channel, inner, datagram, now),
+            Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
+                self.open(Locator::Direct(from), receiver, datagram, now)
+            }
+            // The daemon's responder answers; nobody asks here.
+            Some(Frame::Stun) => Vec::new(),
+            Some(_) => {
+                let bytes = datagram.to_vec();
+                vec![Deed::Ask(Exception::Datagram { from: Locator::Direct(from), bytes })]
+            }
+            None => self.drop(Drop::UnknownFrame),
+        }
+    }
+
+    fn relay(
+        &mut self,
+        from: SocketAddr,
+        channel: Channel,
+        inner: &[u8],
+        whole: &[u8],
+        now: Instant,
+    ) -> Vec<Deed> {
+        let Some(table) = self.table.clone() else { return self.drop(Drop::UnknownChannel) };
+        match table.relay.forward(channel, from, whole.len(), now) {
+            Ok(to) => {
+                self.counters.relayed.fetch_add(1, Ordering::Relaxed);
+                return vec![Deed::Send(to, whole.to_vec())];
+            }
+            Err(Drop::UnknownChannel) => {}
+            Err(reason) => return self.drop(reason),
+        }
+        let at = Locator::Relayed { relay: from, channel };
+        match wire::classify(inner) {
+            Some(Frame::Wireguard(Wireguard::Data(receiver))) => self.open(at, receiver, inner, now),
+            Some(Frame::Wireguard(Wireguard::Initiation | Wireguard::Answer(_))) => {
+                vec![Deed::Ask(Exception::Datagram { from: at, bytes: inner.to_vec() })]
+            }
+            _ => self.drop(Drop::UnknownFrame),
+        }
+    }
+
+    fn open(&mut self, from: Locator, receiver: u32, datagram: &[u8], now: Instant) -> Vec<Deed> {
+        let table = self.table.clone();
+        let Some((table, slot)) = table.as_deref().and_then(|t| Some((t, t.by_receiver(receiver)?))) else {
+            self.counters.count(Drop::UnknownSession);
+            return self.stranger(from.remote(), now);
+        };
+        let mut inner = vec![0; datagram.len()];
+        let opened = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner).open(datagram, &mut inner);
+        let mut deeds = match opened {
+            Opened::Rejected => return self.drop(Drop::NotAuthentic),
+            Opened::Keepalive => Vec::new(),
+            Opened::Packet(length) => {
+                inner.truncate(length);
+                self.deliver(table, slot, from, inner)
+            }
+        };
+        match slot.path {
+            None => {
+                if !slot.counters.announced.swap(true, Ordering::Relaxed) {
+                    deeds.push(Deed::Ask(Exception::Established { slot: slot.id, from }));
+                }
+            }
+            Some(path) => {
+                if path != from && self.told.insert(slot.index, from) != Some(from) {
+                    deeds.push(Deed::Ask(Exception::Strayed { slot: slot.id, from }));
+                }
+            }
+        }
+        deeds
+    }
+
+    fn deliver(&self, table: &Table, slot: &Slot, from: Locator, packet: Vec<u8>) -> Vec<Deed> {
+        let Some((source, destination)) = app::addresses(&packet) else { return self.drop(Drop::Malformed) };
+        match table.inward(slot, source, destination, is_control(&packet)) {
+            Inward::Deliver => {
+                slot.counters.received(packet.len() as u64);
+                self.counters.packets_in.fetch_add(1, Ordering::Relaxed);
+                vec![Deed::Tun(packet)]
+            }
+            Inward::Control => vec![Deed::Ask(Exception::Control { slot: slot.id, from, packet })],
+            Inward::Drop(reason) => self.drop(reason),
+        }
+    }
+
+    fn stranger(&mut self, from: SocketAddr, now: Instant) -> Vec<Deed> {
+        if self.strangers.get(&from).is_some_and(|told| now.since(*told) < HINT) {
+            return Vec::new();
+        }
+        if self.strangers.len() >= MAX_STRANGERS {
+            self.strangers.clear();
+        }
+        self.strangers.insert(from, now);
+        vec![Deed::Ask(Exception::Stranger { from })]
+    }
+
+    fn drop(&self, reason: Drop) -> Vec<Deed> {
+        self.counters.count(reason);
+        Vec::new()
+    }
+}
+
+fn unroutable(packet: &[u8]) -> Deed {
+    Deed::Ask(Exception::Unroutable { packet: packet.to_vec() })
+}
+
+/// What a kernel sends on its own and nobody wants: multicast, broadcast, link-local.
+fn is_noise(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
+    }
+}
+
+/// IPv6, next header UDP, destination port of control messages.
+fn is_control(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 6
+        && packet.get(6) == Some(&17)
+        && packet.get(42..44) == Some(&wire::control::PORT.to_be_bytes()[..])
+}

@@ -1,0 +1,562 @@
+//! The world: hosts, the Internet between them, and virtual time.
+//!
+//! Owns: [`World`]: the events in the order of their time, and the deadlines that nodes report. Time advances to the
+//! next event or deadline and nowhere else; only the node concerned is polled. Never: a decision of a node.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use frejus_overlay::forward::Exception;
+use frejus_overlay::node::{Node, Output, Request, RequestId};
+use frejus_overlay::port::Reply;
+use frejus_overlay::timing::Instant;
+
+use crate::app::{self, Kind, Letter};
+use crate::crypto::{Clock, ModelCrypto};
+use crate::dice::Dice;
+use crate::directory::{Asker, Directory};
+use crate::forwarding::{Deed, Forwarding};
+use crate::host::{Host, Traffic};
+use crate::internet::{Flight, HostId, Internet};
+use crate::laws::Laws;
+use crate::link::HEADERS;
+use crate::trace::{Note, Trace};
+
+/// What will happen.
+enum Happening {
+    /// A datagram reaches the site it flew to.
+    Arrival(Flight, Arc<[u8]>),
+    /// The directory answers a host in this life.
+    Reply(HostId, u32, Reply),
+    /// A stream's next letter.
+    Tick(usize),
+}
+
+/// Letters sent at a fixed interval.
+struct Stream {
+    from: HostId,
+    to: HostId,
+    every: Duration,
+    until: Instant,
+    numbers: Vec<u64>,
+}
+
+/// A stream of letters, by which its numbers are found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamId(usize);
+
+/// A letter that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// When.
+    pub at: Instant,
+    /// By whom.
+    pub from: HostId,
+    /// To whom.
+    pub to: HostId,
+}
+
+/// Everything.
+pub struct World {
+    /// What all of it follows from.
+    pub seed: u64,
+    /// The machines.
+    pub hosts: Vec<Host>,
+    /// Between them.
+    pub internet: Internet,
+    /// What super peers keep.
+    pub directory: Directory,
+    /// What happened.
+    pub trace: Trace,
+    /// What must hold.
+    pub laws: Laws,
+    now: Instant,
+    clock: Clock,
+    events: BTreeMap<(Instant, u64), Happening>,
+    sequence: u64,
+    deadlines: BTreeSet<(Instant, HostId)>,
+    wakes: BTreeMap<HostId, Instant>,
+    streams: Vec<Stream>,
+    letters: BTreeMap<u64, Sent>,
+    requests: RequestId,
+    names: BTreeMap<String, HostId>,
+    /// Pairs between which nothing passes, for the directory's sake.
+    severed: BTreeSet<(HostId, HostId)>,
+    dice: Dice,
+}
+
+impl World {
+    /// Nothing runs yet.
+    #[must_use]
+    pub fn new(seed: u64, hosts: Vec<Host>, internet: Internet, directory: Directory) -> Self {
+        let names = hosts.iter().enumerate().map(|(at, host)| (host.name.clone(), HostId(at))).collect();
+        Self {
+            seed,
+            hosts,
+            internet,
+            directory,
+            trace: Trace::default(),
+            laws: Laws::default(),
+            now: Instant::ZERO,
+            clock: Clock::default(),
+            events: BTreeMap::new(),
+            sequence: 0,
+            deadlines: BTreeSet::new(),
+            wakes: BTreeMap::new(),
+            streams: Vec::new(),
+            letters: BTreeMap::new(),
+            requests: 0,
+            names,
+            severed: BTreeSet::new(),
+            dice: Dice::new(seed, "world"),
+        }
+    }
+
+    /// What time it is.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Randomness for a story.
+    pub const fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// The clock that models share.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    /// The host of this name.
+    #[must_use]
+    pub fn id(&self, name: &str) -> HostId {
+        *self.names.get(name).unwrap_or_else(|| panic!("no host is called {name}"))
+    }
+
+    /// The host of this name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> &Host {
+        &self.hosts[self.id(name).0]
+    }
+
+    /// Every host, by its name.
+    pub fn names(&self) -> impl Iterator<Item = (&str, HostId)> {
+        self.names.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+}
+
+/// Time.
+impl World {
+    /// Let the next thing happen, if it is not later than `limit`.
+    fn step(&mut self, limit: Instant) -> bool {
+        let event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let next = [event, deadline].into_iter().flatten().min();
+        let Some(next) = next.filter(|next| *next <= limit) else {
+            self.set_time(limit);
+            return false;
+        };
+        self.set_time(next.max(self.now));
+        if event == Some(next) {
+            let (_, happening) = self.events.pop_first().expect("the event just seen");
+            self.happen(happening);
+        } else {
+            let (_, host) = self.deadlines.pop_first().expect("the deadline just seen");
+            self.wakes.remove(&host);
+            let now = self.hosts[host.0].now(self.now);
+            self.input(host, true, |node| node.handle_timeout(now));
+        }
+        true
+    }
+
+    fn set_time(&mut self, now: Instant) {
+        self.laws.on_time(now);
+        self.now = now;
+        self.clock.set(now);
+    }
+
+    /// Let time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let limit = self.now + time;
+        while self.step(limit) {}
+    }
+
+    /// Let time pass until something is so; how long that took, or `None` if `patience` was not enough.
+    pub fn run_until(&mut self, patience: Duration, so: impl Fn(&Self) -> bool) -> Option<Duration> {
+        let (begun, limit) = (self.now, self.now + patience);
+        loop {
+            if so(self) {
+                return Some(self.now.since(begun));
+            }
+            if !self.step(limit) {
+                return so(self).then(|| self.now.since(begun));
+            }
+        }
+    }
+
+    fn schedule(&mut self, at: Instant, happening: Happening) {
+        self.sequence += 1;
+        self.events.insert((at, self.sequence), happening);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrival(flight, bytes) => self.arrive(&flight, &bytes),
+            Happening::Reply(host, life, reply) => {
+                let alive = self.hosts[host.0].lives == life && self.directory.is_wanted(host, &reply);
+                if alive {
+                    let now = self.hosts[host.0].now(self.now);
+                    self.input(host, false, |node| node.handle_reply(reply, now));
+                }
+            }
+            Happening::Tick(stream) => self.tick(stream),
+        }
+    }
+}
+
+/// Nodes.
+impl World {
+    /// Begin a life of this host's node. It may refuse; then [`Host::refused`] says why.
+    pub fn start(&mut self, id: HostId) {
+        let (seed, clock, at) = (self.seed, self.clock.clone(), self.now);
+        let host = &mut self.hosts[id.0];
+        assert!(host.node.is_none(), "{} runs already", host.name);
+        host.lives += 1;
+        host.forwarding = Forwarding::default();
+        let config = host.config(seed).expect("enrolled");
+        let purpose = format!("crypto of life {} of {}", host.lives, host.name);
+        let tunnel_key = host.disk.as_ref().expect("enrolled").keys.tunnel_key;
+        let crypto = ModelCrypto::new(tunnel_key, Dice::new(seed, &purpose), clock, host.began());
+        let node_id = host.disk.as_ref().expect("enrolled").keys.node();
+        let (advertised, counters) = (host.advertised, Arc::clone(&host.forwarding.counters));
+        match Node::new(config, Box::new(crypto), counters, host.now(at)) {
+            Ok(node) => host.node = Some(node),
+            Err(invalid) => {
+                host.refused = Some(invalid);
+                return;
+            }
+        }
+        let (now, address) = (host.now(at), host.address);
+        self.directory.introduce(node_id, id);
+        if advertised {
+            self.directory.serve(id);
+        }
+        self.input(id, false, |_| ());
+        self.input(id, false, |node| node.handle_links(vec![address], now));
+    }
+
+    /// `kill -9`: the node is gone, its disk stays.
+    pub fn kill(&mut self, id: HostId) {
+        self.hosts[id.0].node = None;
+        self.hosts[id.0].forwarding = Forwarding::default();
+        self.directory.leave(id);
+        if let Some(wake) = self.wakes.remove(&id) {
+            self.deadlines.remove(&(wake, id));
+        }
+        self.trace.note(self.now, Note::Said(id, "killed".to_owned()));
+    }
+
+    /// A user asks a node.
+    pub fn request(&mut self, id: HostId, request: Request) -> RequestId {
+        self.requests += 1;
+        let (number, now) = (self.requests, self.hosts[id.0].now(self.now));
+        self.input(id, false, |node| node.handle_request(number, request, now));
+        number
+    }
+
+    /// One input of one node, all that follows from it on this host, and the node's next deadline.
+    fn input(&mut self, id: HostId, is_timeout: bool, handle: impl FnOnce(&mut Node)) {
+        let Some(node) = self.hosts[id.0].node.as_mut() else { return };
+        handle(node);
+        let mut deeds = VecDeque::new();
+        self.drain(id, is_timeout, &mut deeds);
+        self.carry_out(id, deeds);
+    }
+
+    /// Deeds in their order; those that ask control lead to further ones.
+    fn carry_out(&mut self, id: HostId, mut deeds: VecDeque<Deed>) {
+        while let Some(deed) = deeds.pop_front() {
+            match deed {
+                Deed::Send(to, bytes) => self.transmit(id, to, &bytes),
+                Deed::Tun(packet) => {
+                    if let Some(reply) = self.hosts[id.0].mail.take(&packet, self.now) {
+                        deeds.extend(self.hosts[id.0].forwarding.outward(&reply));
+                    }
+                }
+                Deed::Ask(exception) => self.ask(id, exception, &mut deeds),
+            }
+        }
+    }
+
+    fn ask(&mut self, id: HostId, exception: Exception, deeds: &mut VecDeque<Deed>) {
+        let now = self.hosts[id.0].now(self.now);
+        if let Some(node) = self.hosts[id.0].node.as_mut() {
+            node.handle_exception(exception, now);
+            self.drain(id, false, deeds);
+        }
+    }
+
+    fn drain(&mut self, id: HostId, is_timeout: bool, deeds: &mut VecDeque<Deed>) {
+        let mut outputs = 0;
+        loop {
+            let Some(node) = self.hosts[id.0].node.as_mut() else { return };
+            let deadline = node.poll_timeout();
+            let Some(output) = node.poll_output() else {
+                self.laws.on_drained(id, outputs, is_timeout, deadline);
+                self.rearm(id, deadline);
+                return;
+            };
+            self.laws.on_queued(id, deadline);
+            outputs += 1;
+            self.on_output(id, output, deeds);
+        }
+    }
+
+    fn rearm(&mut self, id: HostId, deadline: Option<Instant>) {
+        let old = self.wakes.get(&id).copied();
+        if old == deadline {
+            return;
+        }
+        if let Some(old) = old {
+            self.deadlines.remove(&(old, id));
+            self.wakes.remove(&id);
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, id));
+            self.wakes.insert(id, deadline);
+        }
+    }
+
+    fn on_output(&mut self, id: HostId, output: Output, deeds: &mut VecDeque<Deed>) {
+        let host = &mut self.hosts[id.0];
+        match output {
+            Output::Transmit { to, bytes } => deeds.push_back(Deed::Send(to, bytes)),
+            Output::ToTun(packet) => deeds.push_back(Deed::Tun(packet)),
+            Output::Table(table) => host.forwarding.table = Some(table),
+            Output::Persist(what) => host.persist(what),
+            Output::Event(event) => {
+                self.trace.note(self.now, Note::Said(id, format!("{event:?}")));
+                host.events.push((self.now, event));
+            }
+            Output::Answer(number, answer) => {
+                self.trace.note(self.now, Note::Said(id, format!("answers {number}: {answer:?}")));
+                host.answers.insert(number, (self.now, answer));
+            }
+            Output::Command(command) => {
+                let (life, unix) = (host.lives, host.now(self.now).unix);
+                let asker = Asker { host: id, now: self.now, unix };
+                let (hosts, severed) = (&self.hosts, &self.severed);
+                let reaches = |one: HostId, other: HostId| {
+                    let up = |host: HostId| hosts[host.0].node.is_some();
+                    up(one) && up(other) && !severed.contains(&(one.min(other), one.max(other)))
+                };
+                for (delay, reply) in self.directory.command(asker, command, reaches) {
+                    self.schedule(self.now + delay, Happening::Reply(id, life, reply));
+                }
+            }
+        }
+    }
+}
+
+/// Datagrams.
+impl World {
+    /// Send a datagram from a host's own address, whoever made it.
+    pub fn transmit(&mut self, from: HostId, to: SocketAddr, bytes: &[u8]) {
+        self.laws.on_sent(from, bytes);
+        self.trace.sent(self.now, from, to, bytes);
+        let host = &mut self.hosts[from.0];
+        host.traffic.out += (bytes.len() + HEADERS) as u64;
+        let outcome = self.internet.depart((from, host.realm), host.address, to, bytes.len(), self.now);
+        let bytes: Arc<[u8]> = bytes.into();
+        self.trace.note(self.now, Note::Sent(from, to, Arc::clone(&bytes), outcome.as_ref().err().copied()));
+        if let Ok(flight) = outcome {
+            self.schedule(flight.arrival, Happening::Arrival(flight, bytes));
+        }
+    }
+
+    fn arrive(&mut self, flight: &Flight, bytes: &Arc<[u8]>) {
+        match self.internet.arrive(flight) {
+            Ok((id, from, to)) if to == self.hosts[id.0].address => self.deliver(id, from, bytes),
+            // No socket listens there.
+            Ok(_) => {}
+            Err(fate) => self.trace.note(self.now, Note::Refused(fate, flight.source, flight.to)),
+        }
+    }
+
+    /// A datagram reaches a host's socket, as if from there: what an attacker who can forge a source does.
+    pub fn receive(&mut self, id: HostId, from: SocketAddr, bytes: &[u8]) {
+        self.deliver(id, from, &bytes.into());
+    }
+
+    fn deliver(&mut self, id: HostId, from: SocketAddr, bytes: &Arc<[u8]>) {
+        self.trace.note(self.now, Note::Arrived(id, from, Arc::clone(bytes)));
+        let host = &mut self.hosts[id.0];
+        host.traffic.inward += (bytes.len() + HEADERS) as u64;
+        if host.node.is_none() {
+            if host.disk.is_none() {
+                host.unclaimed.push((from, bytes.to_vec()));
+            }
+            return;
+        }
+        let deeds = host.forwarding.inward(from, bytes, self.now);
+        self.carry_out(id, deeds.into());
+    }
+
+    /// What a host has sent and received so far.
+    #[must_use]
+    pub fn traffic(&self, name: &str) -> Traffic {
+        self.host(name).traffic
+    }
+}
+
+/// Letters.
+impl World {
+    /// A letter over virtual IPv4; its number.
+    pub fn send(&mut self, from: &str, to: &str, kind: Kind) -> u64 {
+        self.send_sized(from, to, kind, 0, false)
+    }
+
+    /// A letter of a size over IPv4 or IPv6; its number.
+    pub fn send_sized(&mut self, from: &str, to: &str, kind: Kind, size: usize, six: bool) -> u64 {
+        self.send_between(self.id(from), self.id(to), kind, size, six)
+    }
+
+    fn send_between(&mut self, from: HostId, to: HostId, kind: Kind, size: usize, six: bool) -> u64 {
+        let number = self.letters.len() as u64 + 1;
+        self.letters.insert(number, Sent { at: self.now, from, to });
+        let source = self.hosts[from.0].virtual_address(six);
+        let destination = self.hosts[to.0].virtual_address(six);
+        let packet = app::write(&Letter { source, destination, kind, number }, size);
+        self.from_tun(from, &packet);
+        number
+    }
+
+    /// A packet leaves a host's kernel through the TUN device.
+    pub fn from_tun(&mut self, from: HostId, packet: &[u8]) {
+        if self.hosts[from.0].node.is_some() {
+            let deeds = self.hosts[from.0].forwarding.outward(packet);
+            self.carry_out(from, deeds.into());
+        }
+    }
+
+    /// A dishonest host seals a packet with whatever source.
+    pub fn forge(&mut self, from: HostId, destination: IpAddr, packet: &[u8]) {
+        let deeds = self.hosts[from.0].forwarding.seal_unchecked(destination, packet);
+        assert!(!deeds.is_empty(), "no session to seal with");
+        self.carry_out(from, deeds.into());
+    }
+
+    /// How long a letter took to its addressee; `None` if it has not arrived.
+    #[must_use]
+    pub fn took(&self, number: u64) -> Option<Duration> {
+        let sent = self.letters.get(&number)?;
+        let mail = &self.hosts[sent.to.0].mail;
+        let arrived = mail.arrived(Kind::Request, number).or_else(|| mail.arrived(Kind::Note, number))?;
+        Some(arrived.since(sent.at))
+    }
+
+    /// How long a request took there and back.
+    #[must_use]
+    pub fn answered(&self, number: u64) -> Option<Duration> {
+        let sent = self.letters.get(&number)?;
+        Some(self.hosts[sent.from.0].mail.arrived(Kind::Reply, number)?.since(sent.at))
+    }
+
+    /// A request every so often, for so long.
+    pub fn stream(&mut self, from: &str, to: &str, every: Duration, time: Duration) -> StreamId {
+        let id = self.streams.len();
+        let until = self.now + time;
+        let (from, to) = (self.id(from), self.id(to));
+        self.streams.push(Stream { from, to, every, until, numbers: Vec::new() });
+        self.schedule(self.now, Happening::Tick(id));
+        StreamId(id)
+    }
+
+    fn tick(&mut self, id: usize) {
+        let Stream { from, to, every, until, .. } = self.streams[id];
+        if self.now < until {
+            let number = self.send_between(from, to, Kind::Request, 0, false);
+            self.streams[id].numbers.push(number);
+            self.schedule(self.now + every, Happening::Tick(id));
+        }
+    }
+
+    /// When each letter of a stream was sent, and how long until its answer.
+    #[must_use]
+    pub fn answers_of(&self, stream: StreamId) -> Vec<(Instant, Option<Duration>)> {
+        let one = |number: &u64| (self.letters[number].at, self.answered(*number));
+        self.streams[stream.0].numbers.iter().map(one).collect()
+    }
+}
+
+/// Trouble.
+impl World {
+    /// Cut or mend what lies directly between two hosts.
+    pub fn set_cut(&mut self, one: &str, other: &str, cut: bool) {
+        let (one, other) = (self.id(one), self.id(other));
+        let place = |id: HostId| (id, self.hosts[id.0].realm);
+        let ends = self.internet.meeting(place(one), place(other));
+        for link in self.internet.links(ends) {
+            link.cut = cut;
+        }
+        let pair = (one.min(other), one.max(other));
+        if cut {
+            self.severed.insert(pair)
+        } else {
+            self.severed.remove(&pair)
+        };
+        let what = if cut { "cut from" } else { "mended with" };
+        self.trace.note(self.now, Note::Said(one, format!("{what} {}", self.hosts[other.0].name)));
+    }
+
+    /// The host's interface gets another address, perhaps elsewhere; its node is told.
+    pub fn relocate(&mut self, id: HostId, realm: crate::internet::RealmId, address: SocketAddr) {
+        let v4 = |at: SocketAddr| match at.ip() {
+            IpAddr::V4(v4) => v4,
+            IpAddr::V6(_) => panic!("the physical world is IPv4"),
+        };
+        let (old_realm, old) = (self.hosts[id.0].realm, self.hosts[id.0].address);
+        self.internet.detach(old_realm, v4(old));
+        self.internet.attach(id, realm, v4(address));
+        (self.hosts[id.0].realm, self.hosts[id.0].address) = (realm, address);
+        let now = self.hosts[id.0].now(self.now);
+        self.input(id, false, |node| node.handle_links(vec![address], now));
+    }
+
+    /// The seed, the last events, and how every node stands.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let host = |id: HostId| self.hosts[id.0].name.clone();
+        let address = |at: SocketAddr| {
+            let owner = self.hosts.iter().find(|host| host.address == at);
+            owner.map_or_else(|| at.to_string(), |host| format!("{at} ({})", host.name))
+        };
+        let mut text = format!("seed {}, at {:?}\n{}", self.seed, self.now, self.trace.draw(host, address));
+        for host in self.hosts.iter().take(12) {
+            text += &format!("--- {} at {}, drops {:?}\n", host.name, host.address, host.drops());
+            let Some(node) = &host.node else { continue };
+            let status = node.status(host.now(self.now));
+            let homes: Vec<_> = status.super_peers.iter().map(|s| (&s.name, s.home)).collect();
+            text += &format!(
+                "    ready {} degraded {} nat {:?} homes {homes:?} candidates {:?} attention {:?}\n",
+                status.ready, status.degraded, status.nat, status.candidates, status.attention
+            );
+            for peer in node.peers(host.now(self.now)) {
+                text += &format!("    {}: {:?}\n", peer.passport.name, peer.path);
+            }
+        }
+        text
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.story());
+        }
+    }
+}

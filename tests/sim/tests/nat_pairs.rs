@@ -1,0 +1,101 @@
+//! Every pair of NAT classes against the oracle, in both directions.
+
+use std::time::Duration;
+
+use frejus_overlay::document::NatClass;
+use frejus_sim::app::Kind;
+use frejus_sim::oracle::{Expected, pairs, without_guessing};
+use frejus_sim::scenario::Scenario;
+use frejus_sim::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// `a` speaks first; what was wrong, if anything.
+fn judge(seed: u64, a: NatClass, b: NatClass, expected: Expected) -> Option<String> {
+    let mut world = Scenario::new(seed).super_peer("s").home("a", a).home("b", b).build();
+    let label = format!("{}–{} (seed {seed})", a.name(), b.name());
+    if world.run_until(SECOND * 5, World::all_ready).is_none() {
+        return Some(format!("{label}: not ready"));
+    }
+    let begun = world.now();
+    let stream = world.stream("a", "b", Duration::from_millis(50), SECOND * 12);
+    let direct = world.run_until(SECOND * 8, |w| w.is_direct("a", "b"));
+    world.run_for(SECOND * 15);
+    let lost = world.unanswered(stream, begun, world.now());
+    if lost > 0 {
+        return Some(format!("{label}: {lost} letters unanswered\n{}", world.story()));
+    }
+    match (expected, direct) {
+        (Expected::Direct, Some(took)) if took <= SECOND * 5 => None,
+        (Expected::Relay, None) => None,
+        (_, found) => {
+            Some(format!("{label}: expected {expected:?}, direct after {found:?}\n{}", world.story()))
+        }
+    }
+}
+
+#[test]
+fn all_28_pairs_do_what_the_oracle_says() {
+    let mut wrong = Vec::new();
+    for seed in 1..=2 {
+        for (one, other, best) in pairs() {
+            let expected = without_guessing(best);
+            wrong.extend(judge(seed, one, other, expected));
+            if one != other {
+                wrong.extend(judge(seed, other, one, expected));
+            }
+        }
+    }
+    let summary: Vec<_> = wrong.iter().filter_map(|w| w.lines().next()).collect();
+    assert!(wrong.is_empty(), "{} cells: {summary:#?}\n{}", wrong.len(), wrong[0]);
+}
+
+#[test]
+fn two_symmetric_nats_stay_on_the_relay_and_work() {
+    for seed in 1..=3 {
+        let scenario = Scenario::new(seed).super_peer("s");
+        let mut world =
+            scenario.home("a", NatClass::SymmetricRandom).home("b", NatClass::SymmetricSequential).build();
+        world.run_until(SECOND * 5, World::all_ready).expect("ready");
+        let begun = world.now();
+        let stream = world.stream("a", "b", Duration::from_millis(50), SECOND * 60);
+        world.run_for(SECOND * 62);
+        assert!(world.is_relayed("a", "b"));
+        assert_eq!(world.unanswered(stream, begun, world.now()), 0);
+        let path = world.path("a", "b").expect("a path");
+        assert_eq!(path.via.as_deref(), Some("s"));
+        let back = world.send("b", "a", Kind::Request);
+        world.run_for(SECOND);
+        assert_eq!(world.answered(back), Some(Duration::from_millis(80)), "two links each way");
+    }
+}
+
+#[test]
+fn blocked_udp_is_said_and_hurts_nobody_else() {
+    let scenario = Scenario::new(1).super_peer("s").home("a", NatClass::UdpBlocked);
+    let mut world = scenario.home("b", NatClass::PortRestricted).home("c", NatClass::FullCone).build();
+    world.run_for(SECOND * 30);
+    assert!(!world.is_ready("a") && world.is_ready("b"));
+    assert!(!world.status("a").expect("it runs").attention.is_empty());
+    let letter = world.send("b", "c", Kind::Request);
+    world.run_for(SECOND);
+    assert!(world.answered(letter).is_some());
+}
+
+#[test]
+fn behind_one_carrier_nat_homes_still_reach_each_other() {
+    for (carrier, seed) in [(NatClass::PortRestricted, 1), (NatClass::SymmetricRandom, 2)] {
+        let mut world = Scenario::new(seed)
+            .super_peer("s")
+            .home("carrier", carrier)
+            .later()
+            .nested("a", NatClass::PortRestricted, "carrier")
+            .nested("b", NatClass::PortRestricted, "carrier")
+            .build();
+        world.run_until(SECOND * 5, World::all_ready).expect("ready");
+        let begun = world.now();
+        let stream = world.stream("a", "b", Duration::from_millis(50), SECOND * 20);
+        world.run_for(SECOND * 21);
+        assert_eq!(world.unanswered(stream, begun, world.now()), 0);
+    }
+}
