@@ -92,7 +92,7 @@ scripts() { shellcheck -x scripts/*.sh .ci/run && bash -n scripts/*.sh; }
 
 # The laboratory starts the binary that users get. Two laboratories at a time suit two cores.
 laboratory() {
-    FREJUS_BIN=$target/release/frejus cargo test --locked -p frejus-netns -- --test-threads=2 --show-output
+    FREJUS_BIN=$target/release/frejus cargo test --locked --no-fail-fast -p frejus-netns -- --test-threads=2 --show-output
 }
 
 install_missing nft:nftables ip:iproute2 ping:iputils-ping iperf3:iperf3 tcpdump:tcpdump conntrack:conntrack \
@@ -109,11 +109,11 @@ rung "scripts" scripts
 have_deny >/dev/null 2>&1 || rung "install cargo-deny" install_deny
 rung "licences bans sources" deny licenses bans sources
 rung "advisories" advisories
-rung "unit and property" cargo test --locked -p frejus-ipam -p frejus-overlay
-rung "simulation" cargo test --locked -p frejus-sim
-rung "daemon and directory" cargo test --locked -p frejus
+rung "unit and property" cargo test --locked --no-fail-fast -p frejus-ipam -p frejus-overlay
+rung "simulation" cargo test --locked --no-fail-fast -p frejus-sim
+rung "daemon and directory" cargo test --locked --no-fail-fast -p frejus
 if [[ -f fuzz/Cargo.toml ]]; then
-    rung "fuzz corpus" cargo test --locked --manifest-path fuzz/Cargo.toml
+    rung "fuzz corpus" cargo test --locked --no-fail-fast --manifest-path fuzz/Cargo.toml
 fi
 if [[ $scope == all ]]; then
     rung "release build" cargo build --release --locked --bin frejus
