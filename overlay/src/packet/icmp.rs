@@ -1,6 +1,6 @@
 //! ICMP errors in answer to packets that can't be carried: unreachable, and too big for the path.
 //!
-//! Owns: [`unreachable`] and [`too_big`], and the rules when to keep silent (RFC 1122 section 3.2.2, RFC 4443
+//! Owns: [`unreachable()`] and [`too_big`], and the rules when to keep silent (RFC 1122 section 3.2.2, RFC 4443
 //! section 2.4). Never: limits their rate; the caller does.
 
 use std::net::IpAddr;
@@ -72,7 +72,7 @@ pub fn unreachable(original: &[u8], from: IpAddr, reason: Unreachable, out: &mut
 }
 
 /// Writes "fragmentation needed" (RFC 1191, section 4) or "packet too big" (RFC 4443, section 3.2) in answer to
-/// `original`: the path takes `mtu` bytes. Otherwise like [`unreachable`].
+/// `original`: the path takes `mtu` bytes. Otherwise like [`unreachable()`].
 ///
 /// For IPv4 it is the caller's to ask first whether the packet forbids fragmentation; the message is written for
 /// any.
