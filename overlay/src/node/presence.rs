@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Event, Node, Output, Persist};
-use crate::document::{Candidate, CandidateKind, Contact, Credential, NatClass, Signed, Whereabouts};
+use crate::document::{Candidate, CandidateKind, Contact, Credential, NatClass, Roles, Signed, Whereabouts};
 use crate::id::{NodeId, RecordKey};
 use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
 use crate::locator::is_public;
@@ -24,6 +24,10 @@ const SETTLE: Duration = Duration::from_millis(20);
 const REPEAT: Duration = Duration::from_millis(700);
 /// Look whether the passport wants renewal this often.
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
+/// Login servers asked at once; each answers for the nodes that it enrolled.
+const LOGIN_SERVERS: usize = 4;
+/// Publications remembered until the directory is done with them: one round of everything takes five.
+const PUBLISHING: usize = 64;
 /// Our own commands to the directory have this bit; the resolver's are below 2³³.
 pub(super) const OWN_COMMAND: CommandId = 1 << 40;
 
@@ -142,8 +146,20 @@ impl Presence {
 
     fn command_id(&mut self, lease: bool) -> CommandId {
         self.next_command += 1;
+        if self.publishing.len() >= PUBLISHING {
+            self.publishing.pop_first();
+        }
         self.publishing.insert(self.next_command, lease);
         self.next_command
+    }
+
+    /// Publish so many times without an answer; how many are remembered.
+    #[cfg(test)]
+    pub(super) fn publish_unanswered(&mut self, times: usize) -> usize {
+        for _ in 0..times {
+            self.command_id(false);
+        }
+        self.publishing.len()
     }
 
     /// Candidates in the order in which they are worth trying, as many as fit.
@@ -215,6 +231,10 @@ impl Node {
 
     pub(super) fn on_presence_timeout(&mut self) {
         let now = self.now.instant;
+        if self.presence.renew_at <= now {
+            self.presence.renew_at = now + RENEWAL_CHECK;
+            self.renew_if_due();
+        }
         if self.presence.issue_at <= now {
             self.issue_whereabouts();
             self.publish_whereabouts();
@@ -230,10 +250,6 @@ impl Node {
             if self.is_super_peer() {
                 self.publish_lease_in_directory();
             }
-        }
-        if self.presence.renew_at <= now {
-            self.presence.renew_at = now + RENEWAL_CHECK;
-            self.renew_if_due();
         }
     }
 
@@ -303,9 +319,12 @@ impl Node {
         if let Some(credential) = self.renew_own() {
             return self.on_renewed(&credential);
         }
-        let homes: Vec<NodeId> = self.homes.ids().collect();
-        for home in homes {
-            self.send(home, &Message::Renew);
+        let servers = self.homes.known().filter(|place| place.passport.roles.includes(Roles::LOGIN));
+        let servers: Vec<NodeId> = servers.map(|place| place.passport.node).take(LOGIN_SERVERS).collect();
+        for server in servers {
+            if !self.send(server, &Message::Renew) {
+                self.connect(server);
+            }
         }
     }
 
