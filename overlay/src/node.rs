@@ -316,3 +316,6 @@ impl Node {
         self.me.passport.roles.includes(Roles::SUPER_PEER)
     }
 }
+
+#[cfg(test)]
+mod tests;

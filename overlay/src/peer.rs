@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::backlog::Backlog;
-use crate::document::{Member, Place, Verified};
+use crate::document::{Member, Place, Roles, Verified};
 use crate::forward::{Slot, SlotCounters, SlotId};
 use crate::id::{NetworkId, NodeId, TunnelKey};
 use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
@@ -66,6 +66,8 @@ pub(crate) struct Peer {
     pub(crate) pings: BTreeMap<RequestId, Ping>,
     /// When a hint last made us doubt the session.
     pub(crate) doubted: Option<Instant>,
+    /// No session was made since then.
+    pub(crate) is_doubted: bool,
     tick: Instant,
     /// Counters as last seen: out, in.
     seen: (u64, u64),
@@ -104,6 +106,7 @@ impl Peer {
             is_home: false,
             pings: BTreeMap::new(),
             doubted: None,
+            is_doubted: false,
             tick: now + TICK_IDLE,
             seen: (0, 0),
             used: None,
@@ -118,6 +121,10 @@ impl Peer {
 
     pub(crate) fn name(&self) -> &str {
         &self.member.passport.name
+    }
+
+    pub(crate) fn is_super_peer(&self) -> bool {
+        self.member.passport.roles.includes(Roles::SUPER_PEER)
     }
 
     pub(crate) fn tunnel(&self) -> MutexGuard<'_, dyn Tunnel + 'static> {

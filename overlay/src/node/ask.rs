@@ -118,7 +118,7 @@ impl Node {
             }
             self.attempt(node);
         } else if wanted(node) {
-            self.connect(node);
+            self.reach(node);
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::id::{NodeId, Subject, TunnelKey};
 use crate::limits::{DIAL_LIMIT, PEERS, STRANGERS};
 use crate::locator::{Channel, Locator, is_public};
 use crate::peer::{Dial, Fresh, Peer};
-use crate::resolver::Known;
 use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
 use crate::verdict::Drop;
 use crate::wire::control::Message;
@@ -64,18 +63,28 @@ impl Node {
         if node == self.me.passport.node {
             return None;
         }
-        if let Some(peer) = self.peer(node)
-            && peer.key == key
-        {
+        if let Some(peer) = self.peer(node) {
             let newer = |old: &Verified<Place>| place.whereabouts.sequence > old.whereabouts.sequence;
-            peer.member = place.member();
-            if peer.place.as_ref().is_none_or(newer) {
-                peer.place = Some(place);
+            let is_news = peer.place.as_ref().is_none_or(newer);
+            if peer.key == key {
+                if place.passport.serial >= peer.member.passport.serial {
+                    peer.member = place.member();
+                }
+                if is_news {
+                    peer.place = Some(place);
+                }
+                return Some(node);
             }
-            return Some(node);
+            if !is_news {
+                // An old contact, shown by whoever kept it, says nothing about today's key.
+                return Some(node);
+            }
         }
-        let was_home = self.peers.get(&node).is_some_and(|peer| peer.is_home);
-        self.remove_peer(node);
+        if !self.claim(&key, node) {
+            self.drop(Drop::BadDocument);
+            return None;
+        }
+        let last = self.take_peer(node);
         let slot = self.free_slot()?;
         let generation = self.rng.next_u32() & ((1 << (24 - SLOT_BITS)) - 1);
         let index = generation << SLOT_BITS | u32::from(slot.0);
@@ -84,13 +93,44 @@ impl Node {
         let fresh = Fresh { key, slot, index, tunnel, channel };
         let mut peer = Peer::new(place.member(), fresh, self.now.instant);
         peer.place = Some(place);
-        peer.is_home = was_home;
         self.slots[usize::from(slot.0)] = Some(node);
         self.by_key.insert(key, node);
         self.peers.insert(node, peer);
         self.touched.insert(node);
         self.table_stale = true;
+        if let Some(last) = last {
+            self.succeed(node, last);
+        }
         Some(node)
+    }
+
+    /// A tunnel with another key follows the last one: whoever waited for that waits for this.
+    fn succeed(&mut self, node: NodeId, last: Peer) {
+        let now = self.now.instant;
+        let wanted = last.is_home || last.dial.is_some() || last.is_active(now);
+        let Some(peer) = self.peer(node) else { return };
+        peer.is_home = last.is_home;
+        peer.backlog = last.backlog;
+        peer.pings = last.pings;
+        peer.pings.values_mut().for_each(|ping| ping.sent = None);
+        self.on_session_lost(node);
+        if wanted && let Some(peer) = self.peer(node) {
+            peer.dial = Some(Dial::new(now));
+            self.attempt(node);
+        }
+    }
+
+    /// Whether `node` may have the tunnel key that it says is its own. Whereabouts do not prove that it is: a
+    /// handshake does, so the key stays with whoever made one, or is being asked for one.
+    fn claim(&mut self, key: &TunnelKey, node: NodeId) -> bool {
+        let Some(holder) = self.by_key.get(key).copied().filter(|holder| *holder != node) else {
+            return *key != self.crypto.public();
+        };
+        let proved = self.peers.get(&holder).is_some_and(|p| p.path().is_some() || p.dial.is_some());
+        if !proved {
+            self.remove_peer(holder);
+        }
+        !proved
     }
 
     fn free_slot(&mut self) -> Option<SlotId> {
@@ -103,14 +143,20 @@ impl Node {
 
     /// Forget a peer and everything about its tunnel.
     pub(super) fn remove_peer(&mut self, node: NodeId) {
-        let Some(peer) = self.peers.remove(&node) else { return };
+        self.fail_pings(node);
+        let Some(peer) = self.take_peer(node) else { return };
+        self.counters.count_many(Drop::Unreachable, peer.backlog.len() as u64);
+    }
+
+    fn take_peer(&mut self, node: NodeId) -> Option<Peer> {
+        let peer = self.peers.remove(&node)?;
         self.slots[usize::from(peer.slot.0)] = None;
         self.by_key.remove(&peer.key);
         if let Some(wake) = peer.wake {
             self.wakes.remove(&(wake, node));
         }
-        self.counters.count_many(Drop::Unreachable, peer.backlog.len() as u64);
         self.table_stale = true;
+        Some(peer)
     }
 
     /// One attempt at a handshake, on every way there is.
@@ -171,7 +217,8 @@ impl Node {
         let mut ways: Vec<Way> = Vec::new();
         let me = self.me.passport.node;
         for home in place.whereabouts.homes.iter().filter(|home| **home != me) {
-            match self.peers.get(home).filter(|home| home.has_session()).and_then(Peer::direct_remote) {
+            let serves = |peer: &&Peer| peer.has_session() && peer.is_super_peer();
+            match self.peers.get(home).filter(serves).and_then(Peer::direct_remote) {
                 Some(relay) => ways.push(Way::Through(*home, relay)),
                 None => self.reach(*home),
             }
@@ -185,14 +232,14 @@ impl Node {
         ways
     }
 
-    /// Want a session with a super peer that may not even be known.
-    fn reach(&mut self, home: NodeId) {
-        if self.peers.contains_key(&home) || self.homes.place(&home).is_some() {
-            return self.connect(home);
-        }
-        let subject = Subject::Node(home);
-        if self.resolver.resolve(&subject, self.homes.askable(), self.now) == Known::Yes(home) {
-            self.connect(home);
+    /// Want a session with a super peer that may not even be known. Somebody only says that it is one.
+    pub(super) fn reach(&mut self, home: NodeId) {
+        let place = self.resolver.place(&home, self.now).or_else(|| self.homes.place(&home));
+        let known = self.peers.get(&home).map(|peer| &peer.member.passport);
+        match known.or(place.map(|place| &place.passport)).map(|passport| passport.roles) {
+            Some(roles) if roles.includes(Roles::SUPER_PEER) => self.connect(home),
+            Some(_) => {}
+            None => _ = self.resolver.resolve(&Subject::Node(home), self.homes.askable(), self.now),
         }
     }
 
@@ -295,6 +342,7 @@ impl Node {
             return;
         }
         peer.doubted = Some(now);
+        peer.is_doubted = true;
         if peer.dial.is_none() {
             peer.dial = Some(Dial::new(now));
             self.attempt(node);

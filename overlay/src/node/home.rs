@@ -150,13 +150,16 @@ impl Node {
         if self.homes.review <= now {
             self.homes.review = now + REVIEW;
             let dropped: Vec<NodeId> = self.peers.values().filter(|p| p.is_home).map(Peer::id).collect();
-            for node in self.homes.choose(now) {
-                self.connect(node);
+            let fresh = self.homes.choose(now);
+            for node in &fresh {
+                self.connect(*node);
             }
             for node in dropped {
                 let chosen = self.homes.chosen.contains_key(&node);
-                if let Some(peer) = self.peer(node) {
-                    peer.is_home = chosen;
+                let Some(peer) = self.peer(node) else { continue };
+                peer.is_home = chosen;
+                if !chosen && peer.is_forgotten(now) {
+                    self.remove_peer(node);
                 }
             }
             let homes: Vec<NodeId> = self.homes.chosen.keys().copied().collect();
@@ -164,6 +167,9 @@ impl Node {
                 if let Some(peer) = self.peer(node) {
                     peer.is_home = true;
                 }
+            }
+            for node in fresh {
+                self.adopt(node);
             }
         }
         if self.homes.renew_channels <= now {
@@ -179,6 +185,23 @@ impl Node {
             for home in homes {
                 self.send(home, &Message::SuperPeers);
             }
+        }
+    }
+
+    /// A new home with which a session stands already, for another reason: it is up, and its path is kept from here on.
+    fn adopt(&mut self, node: NodeId) {
+        if self.peers.get(&node).is_some_and(|peer| peer.path().is_some() && peer.has_session()) {
+            self.on_session(node);
+            self.on_paths_timeout(node);
+        }
+    }
+
+    /// A session was made anew before anybody missed the old one: if the other side has just begun, it knows nothing of
+    /// us.
+    pub(super) fn on_session_again(&mut self, node: NodeId) {
+        if self.homes.ids().any(|home| home == node) {
+            self.presence.homes_changed(self.now.instant);
+            self.open_channels(node, true);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns: vocabulary only.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,7 @@ pub struct Invitation {
 }
 
 /// What a node answers to a user.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Answer {
     /// The echo came back.
     Pong {
@@ -106,6 +107,21 @@ pub enum Answer {
     Stopped,
     /// It could not be done.
     Failed(Failed),
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pong { name, address, rtt, path } => {
+                f.debug_tuple("Pong").field(name).field(address).field(rtt).field(path).finish()
+            }
+            Self::Resolved(resolution) => f.debug_tuple("Resolved").field(resolution).finish(),
+            // Whoever reads a code can join.
+            Self::Invited { .. } => f.debug_struct("Invited").finish_non_exhaustive(),
+            Self::Stopped => f.write_str("Stopped"),
+            Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
+        }
+    }
 }
 
 /// Why a request could not be fulfilled.

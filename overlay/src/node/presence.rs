@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Event, Node, Output, Persist};
-use crate::document::{Candidate, CandidateKind, Contact, Credential, NatClass, Signed, Whereabouts};
+use crate::document::{Candidate, CandidateKind, Contact, Credential, NatClass, Roles, Signed, Whereabouts};
 use crate::id::{NodeId, RecordKey};
 use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
 use crate::locator::is_public;
@@ -26,6 +26,10 @@ const REPEAT: Duration = Duration::from_millis(700);
 const RETRY: Duration = Duration::from_secs(5);
 /// Look whether the passport wants renewal this often.
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
+/// Login servers asked at once; each answers for the nodes that it enrolled.
+const LOGIN_SERVERS: usize = 4;
+/// Publications remembered until the directory is done with them: one round of everything takes five.
+const PUBLISHING: usize = 64;
 /// Our own commands to the directory have this bit; the resolver's are below 2³³.
 pub(super) const OWN_COMMAND: CommandId = 1 << 40;
 
@@ -152,8 +156,20 @@ impl Presence {
 
     fn command_id(&mut self, lease: bool) -> CommandId {
         self.next_command += 1;
+        if self.publishing.len() >= PUBLISHING {
+            self.publishing.pop_first();
+        }
         self.publishing.insert(self.next_command, lease);
         self.next_command
+    }
+
+    /// Publish so many times without an answer; how many are remembered.
+    #[cfg(test)]
+    pub(super) fn publish_unanswered(&mut self, times: usize) -> usize {
+        for _ in 0..times {
+            self.command_id(false);
+        }
+        self.publishing.len()
     }
 
     /// Candidates in the order in which they are worth trying, as many as fit.
@@ -330,9 +346,12 @@ impl Node {
         if let Some(credential) = self.renew_own() {
             return self.on_renewed(&credential);
         }
-        let homes: Vec<NodeId> = self.homes.ids().collect();
-        for home in homes {
-            self.send(home, &Message::Renew);
+        let servers = self.homes.known().filter(|place| place.passport.roles.includes(Roles::LOGIN));
+        let servers: Vec<NodeId> = servers.map(|place| place.passport.node).take(LOGIN_SERVERS).collect();
+        for server in servers {
+            if !self.send(server, &Message::Renew) {
+                self.connect(server);
+            }
         }
     }
 

@@ -79,7 +79,8 @@ impl Node {
             Ok(subject) => subject,
             Err(why) => return self.fail(id, why),
         };
-        if self.requests.waiting.len() >= REQUESTS {
+        let pings: usize = self.peers.values().map(|peer| peer.pings.len()).sum();
+        if self.requests.waiting.len() + pings >= REQUESTS {
             return self.fail(id, Failed::Busy);
         }
         let began = self.resolver.resolve(&subject, self.homes.askable(), self.now);

@@ -61,6 +61,7 @@ impl Node {
         peer.dial = None;
         peer.counters.announced.store(false, Ordering::Relaxed);
         let first = peer.path().is_none();
+        let was_doubted = std::mem::take(&mut peer.is_doubted);
         peer.paths.confirm(from, method, now);
         let candidates = peer.place.as_ref().map(|place| place.whereabouts.candidates.clone());
         peer.punch.learn(&candidates.unwrap_or_default());
@@ -76,6 +77,8 @@ impl Node {
             self.probe(node, from);
             self.flush_pings(node);
             self.on_session(node);
+        } else if was_doubted {
+            self.on_session_again(node);
         }
     }
 
@@ -312,26 +315,25 @@ impl Node {
         }
     }
 
-    fn on_paths_timeout(&mut self, node: NodeId) {
+    pub(super) fn on_paths_timeout(&mut self, node: NodeId) {
+        let now = self.now.instant;
         let had_path = self.peers.get(&node).is_some_and(|peer| peer.path().is_some());
-        self.on_paths_due(node);
-        self.reselect(node);
-        // The path just chosen may be due at once.
-        self.on_paths_due(node);
+        // A path that takes over may be due for a probe itself.
+        while let Some(peer) = self.peer(node) {
+            let (active, kept) = (peer.is_active(now), peer.is_kept(now));
+            if peer.paths.poll_timeout(active, kept).is_none_or(|at| at > now) {
+                break;
+            }
+            for due in peer.paths.handle_timeout(active, kept, now) {
+                match due {
+                    paths::Due::Probe(way) => _ = self.probe(node, way),
+                    paths::Due::Died(way) => self.on_path_died(way),
+                }
+            }
+            self.reselect(node);
+        }
         if had_path && self.peers.get(&node).is_some_and(|peer| peer.path().is_none()) {
             self.on_path_lost(node);
-        }
-    }
-
-    fn on_paths_due(&mut self, node: NodeId) {
-        let now = self.now.instant;
-        let Some(peer) = self.peer(node) else { return };
-        let (active, kept) = (peer.is_active(now), peer.is_kept(now));
-        for due in peer.paths.handle_timeout(active, kept, now) {
-            match due {
-                paths::Due::Probe(way) => _ = self.probe(node, way),
-                paths::Due::Died(way) => self.on_path_died(way),
-            }
         }
     }
 
