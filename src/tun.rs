@@ -78,6 +78,10 @@ impl Tun {
     /// # Errors
     /// [`TunError`], each with its way out.
     pub fn create(name: &Name, mtu: u16) -> Result<Self, TunError> {
+        // tun-rs would make the device node itself, and leave it behind.
+        if !Path::new("/dev/net/tun").exists() {
+            return Err(TunError::NoDriver);
+        }
         match name {
             Name::Given(name) => Self::open(name, mtu),
             Name::Any => {
