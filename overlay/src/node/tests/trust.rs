@@ -153,6 +153,27 @@ fn a_session_ends_with_the_passport_unless_a_newer_one_is_known() {
 }
 
 #[test]
+fn one_node_does_not_use_up_the_look_ups_of_all() {
+    let mut world = World::with_peers(&[A, B]);
+    world.is_mute = true;
+    for id in 0..1000 {
+        world.tell(LOGIN, A, &Message::Lookup { id, subject: Subject::Name(format!("nobody{id}")) });
+    }
+    assert!(world.dropped(LOGIN, Drop::RateLimited) > 900);
+    let known = world.dropped(LOGIN, Drop::RateLimited);
+    world.tell(LOGIN, A, &Message::Lookup { id: 1, subject: Subject::Node(node(B)) });
+    world.tell(LOGIN, B, &Message::Lookup { id: 1, subject: Subject::Name("other".to_owned()) });
+    assert_eq!(world.dropped(LOGIN, Drop::RateLimited), known, "what is known, and what others ask for");
+    world.run(10_000);
+    world.tell(LOGIN, A, &Message::Lookup { id: 1, subject: Subject::Name("later".to_owned()) });
+    assert_eq!(
+        world.dropped(LOGIN, Drop::RateLimited),
+        known,
+        "and when the answers are given it may ask again"
+    );
+}
+
+#[test]
 fn enrolment_is_for_login_servers() {
     let mut world = World::with_peers(&[A]);
     let sent = world.hosts[&A].sent.len();
