@@ -25,6 +25,8 @@ const PROBE_DOUBT: Duration = Duration::from_millis(250);
 const DEAD_AFTER: Duration = Duration::from_millis(1250);
 /// Round trip assumed before the first answer.
 const RTT_GUESS: Duration = Duration::from_millis(150);
+/// What a path without an answer counts for in the choice: a guess beats nothing that was measured.
+const UNMEASURED: Duration = Duration::from_secs(10);
 /// Paths kept per peer: two relays, and a direct one per address family and side.
 const MAX_PATHS: usize = 6;
 /// Probes remembered per path: enough for [`DEAD_AFTER`] at [`PROBE_DOUBT`].
@@ -99,7 +101,7 @@ impl Path {
         } else {
             Tier::Direct
         };
-        Score { tier, rtt: self.expected() }
+        Score { tier, rtt: self.rtt.unwrap_or(UNMEASURED) }
     }
 
     fn sent(&mut self, token: u64, now: Instant) {

@@ -97,7 +97,7 @@ impl Resolver {
     /// Who and where is `subject`? `homes`: how many super peers will be asked.
     pub fn resolve(&mut self, subject: &Subject, homes: usize, now: Now) -> Known {
         if let Some(node) = self.node_of(subject, now)
-            && self.place(&node, now).is_some()
+            && self.is_known(subject, now)
         {
             return Known::Yes(node);
         }
@@ -125,6 +125,12 @@ impl Resolver {
             Subject::Address4(_) | Subject::Address6(_) | Subject::Name(_) => self.subjects.get(subject)?,
         };
         self.member(node, now).map(|member| member.passport.node)
+    }
+
+    /// Whether a question about `subject` needs no look-up.
+    #[must_use]
+    pub fn is_known(&self, subject: &Subject, now: Now) -> bool {
+        self.node_of(subject, now).is_some_and(|node| self.place(&node, now).is_some())
     }
 
     /// A node's passport, if it is known and still valid.

@@ -12,20 +12,43 @@ use crate::verdict::Drop;
 
 /// Other nodes that asked this super peer, by what they asked for.
 #[derive(Debug, Default)]
-pub(super) struct Askers(BTreeMap<Subject, Vec<(NodeId, u32)>>);
+pub(super) struct Askers {
+    waiting: BTreeMap<Subject, Vec<(NodeId, u32)>>,
+    /// Answers that each node still waits for.
+    owed: BTreeMap<NodeId, usize>,
+}
 
 /// Askers per subject; the home asks once per node, and a flash crowd is a few dozen at a time.
 const MAX_ASKERS: usize = 64;
+/// Answers that one node may wait for: no node takes more than an eighth of the look-ups.
+const MAX_OWED: usize = LOOKUPS / 8;
 
 impl Askers {
+    /// Whether `node` must wait for an answer before it asks again.
+    pub(super) fn is_greedy(&self, node: &NodeId) -> bool {
+        self.owed.get(node).is_some_and(|owed| *owed >= MAX_OWED)
+    }
+
     pub(super) fn add(&mut self, subject: Subject, node: NodeId, id: u32) {
-        if self.0.len() >= LOOKUPS && !self.0.contains_key(&subject) {
+        if self.waiting.len() >= LOOKUPS && !self.waiting.contains_key(&subject) {
             return;
         }
-        let askers = self.0.entry(subject).or_default();
+        let askers = self.waiting.entry(subject).or_default();
         if askers.len() < MAX_ASKERS && !askers.contains(&(node, id)) {
             askers.push((node, id));
+            *self.owed.entry(node).or_default() += 1;
         }
+    }
+
+    fn take(&mut self, subject: &Subject) -> Vec<(NodeId, u32)> {
+        let askers = self.waiting.remove(subject).unwrap_or_default();
+        for (node, _) in &askers {
+            if let Some(owed) = self.owed.get_mut(node) {
+                *owed -= 1;
+            }
+        }
+        self.owed.retain(|_, owed| *owed > 0);
+        askers
     }
 }
 
@@ -96,7 +119,7 @@ impl Node {
                 (None, None) => self.refuse(&packet, Drop::Unresolved),
             }
         }
-        for (node, id) in self.askers.0.remove(subject).unwrap_or_default() {
+        for (node, id) in self.askers.take(subject) {
             self.answer_lookup(node, id, subject);
         }
         self.on_request_resolved(subject, found);

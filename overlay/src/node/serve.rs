@@ -91,6 +91,9 @@ impl Node {
     }
 
     fn serve_lookup(&mut self, from: NodeId, id: u32, subject: Subject) {
+        if !self.resolver.is_known(&subject, self.now) && self.askers.is_greedy(&from) {
+            return self.drop(Drop::RateLimited);
+        }
         match self.resolver.resolve(&subject, 0, self.now) {
             Known::Soon => self.askers.add(subject, from, id),
             Known::Yes(_) | Known::No => self.answer_lookup(from, id, &subject),

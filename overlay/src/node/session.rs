@@ -281,6 +281,10 @@ impl Node {
             return self.remove_peer(node);
         }
         if peer.sample(now) {
+            if !self.is_entitled(node) {
+                self.drop(Drop::BadDocument);
+                return self.remove_peer(node);
+            }
             self.on_tick(node);
         }
         self.on_dial_timeout(node);
@@ -290,6 +294,21 @@ impl Node {
         if self.peers.get(&node).is_some_and(|peer| !peer.is_home && peer.is_forgotten(now)) {
             self.remove_peer(node);
         }
+    }
+
+    /// Whether the peer's passport is still good, or a newer one is known. A home's is asked after by
+    /// [`Message::SuperPeers`]; to be cut off from it over a clock would leave nobody to ask.
+    fn is_entitled(&mut self, node: NodeId) -> bool {
+        let unix = self.now.unix;
+        let newer = self.resolver.member(&node, self.now).cloned();
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        if peer.member.passport.not_after <= unix
+            && let Some(newer) = newer
+        {
+            peer.member = newer;
+            self.table_stale = true;
+        }
+        peer.is_home || peer.member.passport.not_after > unix
     }
 
     fn on_tick(&mut self, node: NodeId) {

@@ -147,6 +147,17 @@ fn the_choice_moves_for_a_fifth_and_ten_milliseconds_only() {
 }
 
 #[test]
+fn a_round_trip_that_was_never_measured_beats_none_that_was() {
+    let other = Locator::Relayed { relay: address(251), channel: Channel(1) };
+    let mut line = Line::new(400);
+    line.paths.confirm(RELAY, Method::Relayed, line.now);
+    line.select();
+    line.run(at(3000), |_, _| true);
+    line.paths.confirm(other, Method::Relayed, line.now);
+    assert_eq!(line.paths.select(line.now), None);
+}
+
+#[test]
 fn paths_are_bounded_and_the_one_in_use_stays() {
     let mut line = Line::with_both(20);
     for n in 2..50 {

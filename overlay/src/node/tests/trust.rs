@@ -1,7 +1,7 @@
 //! Whom a node believes what.
 
 use super::*;
-use crate::document::Contact;
+use crate::document::{Contact, Passport};
 use crate::id::TunnelKey;
 use crate::testing::{key, tunnel_key};
 use crate::tunnel::{Crypto, Purpose};
@@ -124,6 +124,53 @@ fn a_super_peer_keeps_the_senders_own_whereabouts_only() {
     forged.whereabouts = world.town.sign_whereabouts(&world.town.whereabouts(A), 9);
     world.tell(LOGIN, A, &Message::Publish { contact: forged });
     assert_eq!(world.dropped(LOGIN, Drop::BadDocument), 2);
+}
+
+#[test]
+fn a_session_ends_with_the_passport_unless_a_newer_one_is_known() {
+    let mut world = acquainted();
+    let short = Passport { not_after: NOW + Duration::from_secs(30), ..world.town.passport(B, Roles::PEER) };
+    let short = world.town.member(&short);
+    world.host(A).node.peers.get_mut(&node(B)).unwrap().member = short.clone();
+    let keep_talking = |world: &mut World| {
+        for _ in 0..400 {
+            world.say(B, A);
+            world.run(100);
+        }
+    };
+    keep_talking(&mut world);
+    assert_eq!(world.host(A).tun.len(), 400, "the resolver knew a newer passport");
+
+    let mut world = acquainted();
+    world.host(A).node.peers.get_mut(&node(B)).unwrap().member = short.clone();
+    world.host(A).node.resolver.plant(node(B), short);
+    keep_talking(&mut world);
+    assert_eq!(world.dropped(A, Drop::BadDocument), 1);
+    // B, told that it is a stranger, has knocked with the passport that it really has.
+    let unix = world.clock().unix;
+    assert!(world.hosts[&A].node.peers[&node(B)].member.passport.not_after > unix);
+    assert!(world.host(A).tun.len() > 390);
+}
+
+#[test]
+fn one_node_does_not_use_up_the_look_ups_of_all() {
+    let mut world = World::with_peers(&[A, B]);
+    world.is_mute = true;
+    for id in 0..1000 {
+        world.tell(LOGIN, A, &Message::Lookup { id, subject: Subject::Name(format!("nobody{id}")) });
+    }
+    assert!(world.dropped(LOGIN, Drop::RateLimited) > 900);
+    let known = world.dropped(LOGIN, Drop::RateLimited);
+    world.tell(LOGIN, A, &Message::Lookup { id: 1, subject: Subject::Node(node(B)) });
+    world.tell(LOGIN, B, &Message::Lookup { id: 1, subject: Subject::Name("other".to_owned()) });
+    assert_eq!(world.dropped(LOGIN, Drop::RateLimited), known, "what is known, and what others ask for");
+    world.run(10_000);
+    world.tell(LOGIN, A, &Message::Lookup { id: 1, subject: Subject::Name("later".to_owned()) });
+    assert_eq!(
+        world.dropped(LOGIN, Drop::RateLimited),
+        known,
+        "and when the answers are given it may ask again"
+    );
 }
 
 #[test]

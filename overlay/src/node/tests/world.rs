@@ -51,6 +51,8 @@ pub(super) struct World {
     replies: Vec<(u8, Reply)>,
     /// Whose datagrams are lost, both ways.
     pub(super) cut: BTreeSet<u8>,
+    /// Nobody in the directory answers a look-up.
+    pub(super) is_mute: bool,
 }
 
 impl World {
@@ -63,6 +65,7 @@ impl World {
             directory: BTreeMap::new(),
             replies: Vec::new(),
             cut: BTreeSet::new(),
+            is_mute: false,
         }
     }
 
@@ -239,6 +242,7 @@ impl World {
                 self.directory.insert(key, value);
                 self.replies.push((n, Reply::Finished { id, ok: true }));
             }
+            Command::Lookup { .. } if self.is_mute => {}
             Command::Lookup { id, key } => {
                 let value = self.directory.get(&key).cloned();
                 self.replies.push((n, Reply::Finished { id, ok: value.is_some() }));
