@@ -18,8 +18,6 @@ pub const STRANGERS: usize = 512;
 pub const KNOWN_SUPER_PEERS: usize = 200;
 /// Requests of users under way.
 pub const REQUESTS: usize = 256;
-/// Datagrams and answers waiting to be carried out, as a safety net: they are drained after every input.
-pub const OUTPUTS: usize = 65_536;
 
 /// Super peers that a node keeps a tunnel with: one may die.
 pub const HOMES: usize = 2;

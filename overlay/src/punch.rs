@@ -29,6 +29,9 @@ const PAUSES: [Duration; 7] = [
     Duration::from_secs(15),
     Duration::from_secs(30),
 ];
+/// A peer's call is followed at most this often, however often it calls: the addresses are its word alone, and may be a
+/// third party's. Its own bursts are further apart.
+const JOIN_AGAIN: Duration = Duration::from_millis(400);
 /// Addresses tried at once: a whereabouts' candidates and a few that were seen.
 const MAX_TARGETS: usize = 16;
 /// Probes remembered: two bursts at all targets.
@@ -52,6 +55,8 @@ pub struct Punch {
     burst: Option<(Instant, usize)>,
     next_burst: Option<Instant>,
     pauses: usize,
+    /// When the peer's call was last followed.
+    joined: Option<Instant>,
 }
 
 impl Punch {
@@ -64,6 +69,7 @@ impl Punch {
             burst: None,
             next_burst: None,
             pauses: 0,
+            joined: None,
         }
     }
 
@@ -110,6 +116,10 @@ impl Punch {
 
     /// The peer has begun: try at the same time, without asking it back.
     pub fn join(&mut self, now: Instant) {
+        if self.joined.is_some_and(|at| now.since(at) < JOIN_AGAIN) {
+            return;
+        }
+        self.joined = Some(now);
         self.burst = Some((now, 0));
     }
 
