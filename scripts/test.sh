@@ -25,6 +25,7 @@ export RUST_BACKTRACE=0 CARGO_TERM_COLOR=never CARGO_TARGET_DIR=$target
 deny_version=0.20.2
 
 logs=$target/test-logs
+rm -rf "$logs"
 mkdir -p "$logs"
 failed=()
 began=$SECONDS
@@ -96,7 +97,7 @@ laboratory() {
 }
 
 install_missing nft:nftables ip:iproute2 ping:iputils-ping iperf3:iperf3 tcpdump:tcpdump conntrack:conntrack \
-    ethtool:ethtool stun:stun-client socat:socat python3:python3 curl:curl,ca-certificates sysctl:procps \
+    ethtool:ethtool stun:stun-client socat:socat faketime:faketime python3:python3 curl:curl,ca-certificates sysctl:procps \
     shellcheck:shellcheck gcc:gcc,libc6-dev
 install_rust
 install_components clippy rustfmt
@@ -120,9 +121,16 @@ if [[ $scope == all ]]; then
     rung "kernel laboratory" laboratory
 fi
 
+# All test programs of all rungs together; a rung that never ran counts for nothing here, and fails below.
+totals() {
+    sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' "$logs"/*.log |
+        awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed\n", passed, failed }'
+}
+
 minutes=$(((SECONDS - began) / 60)) seconds=$(((SECONDS - began) % 60))
 if [[ ${#failed[@]} -gt 0 ]]; then
     printf '%sFAILED after %d min %d s:%s %s\n' "$red" "$minutes" "$seconds" "$plain" "$(IFS=,; echo "${failed[*]}")"
     exit 1
 fi
 printf '%severything passed%s in %d min %d s\n' "$green" "$plain" "$minutes" "$seconds"
+totals

@@ -69,8 +69,8 @@ fn wrong_usage(rendered: &str) -> Failure {
 /// Logs go to standard error; `FREJUS_LOG` goes before what `-v` says.
 fn log(verbose: u8) {
     let level = match verbose {
-        0 => "warn,libp2p=error",
-        1 => "warn,frejus=info,frejus_overlay=info",
+        0 => "warn,libp2p=error,boringtun=error",
+        1 => "warn,libp2p=error,boringtun=error,frejus=info,frejus_overlay=info",
         2 => "info,frejus=debug,frejus_overlay=debug",
         _ => "debug,frejus=trace,frejus_overlay=trace",
     };

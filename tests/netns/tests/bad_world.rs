@@ -8,7 +8,7 @@ use std::time::Duration;
 use frejus_netns::daemon::{LIMIT, assert_refused, binary, frejus, state_of, text};
 use frejus_netns::scene::{FOUNDER, first_ping, founder};
 use frejus_netns::traffic::PingStream;
-use frejus_netns::{Daemon, Host, Lab, NatClass, wait_for};
+use frejus_netns::{Daemon, Host, Lab, NatClass, ability, wait_for};
 
 /// Default ports of a node: its own and the directory's.
 const PORTS: [u16; 2] = [51860, 51861];
@@ -58,6 +58,31 @@ fn without_a_tun_device_the_error_names_it() {
     let script = format!("mount -t tmpfs none /dev/net; exec {up}");
     let refused = host.run(&["unshare", "-m", "sh", "-ec", &script]);
     assert_refused(&refused, &[1, 4], &["/dev/net/tun"]);
+}
+
+#[test]
+fn a_clock_that_is_wrong_by_a_day_is_named_and_burns_no_code() {
+    let test = "wrong_clock";
+    if !ability::program(test, "faketime") {
+        return;
+    }
+    let Some(mut lab) = Lab::new(test) else { return };
+    let (_s, code) = founder(&mut lab);
+    let host = lab.home("a", NatClass::PortRestricted);
+    let (binary, state) = (binary(), state_of(&host));
+    let at = |shift: &str, verb: &[&str]| {
+        let argv = ["faketime", "-f", shift, text(&binary)];
+        host.run(&[&argv[..], verb, &["--state", text(&state)]].concat())
+    };
+    for (shift, word) in [("+1d", "fast"), ("-1d", "slow")] {
+        assert_refused(&at(shift, &["join", &code]), &[1], &["clock", "24 h", word]);
+    }
+    let a = Daemon::join(&host, &code);
+    a.wait_ready();
+    drop(a);
+    assert_refused(&at("-1d", &["up"]), &[1], &["clock", text(&state)]);
+    const EXPIRED: i32 = 5;
+    assert_refused(&at("+400d", &["up"]), &[EXPIRED], &["clock", "passport", text(&state)]);
 }
 
 #[test]
