@@ -6,7 +6,7 @@ use super::arguments::{Check, Status as Arguments};
 use super::screen::{self, Colours};
 use crate::client::Client;
 use crate::failure::{ExitCode, Failure};
-use crate::report::{Counters, Directory, State, Status};
+use crate::report::{Counters, Directory, Role, State, Status};
 
 pub(super) fn run(client: &Client, arguments: Arguments) -> Result<(), Failure> {
     let status = client.status()?;
@@ -85,7 +85,8 @@ fn counters(counters: &Counters) -> String {
 
 fn super_peers(status: &Status) -> String {
     if status.super_peers.is_empty() {
-        return "no super peer in use\n".to_owned();
+        let is_one = status.node.roles.contains(&Role::SuperPeer);
+        return if is_one { "no other super peer yet\n" } else { "no super peer in use\n" }.to_owned();
     }
     let rows = status.super_peers.iter().map(|super_peer| {
         vec![

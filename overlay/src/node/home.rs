@@ -267,11 +267,25 @@ impl Node {
             return;
         }
         self.resolver.learn_place(place.clone(), self.now);
+        let contact = place.contact.clone();
         if self.homes.learn(place) {
+            self.pass_on(&contact);
             let contacts = self.homes.known().map(|place| place.contact.clone()).collect();
             self.outputs.push_back(Output::Persist(Persist::SuperPeers(contacts)));
             self.announce_neighbours();
             self.homes.review = self.homes.review.min(self.now.instant);
+        }
+    }
+
+    /// Those whose home we are hear of a new super peer at once: it may be their second home.
+    fn pass_on(&mut self, contact: &Contact) {
+        if !self.is_super_peer() {
+            return;
+        }
+        let near: Vec<NodeId> =
+            self.peers.values().filter(|peer| peer.path().is_some()).map(Peer::id).collect();
+        for node in near {
+            self.send(node, &Message::SuperPeer { contact: contact.clone() });
         }
     }
 

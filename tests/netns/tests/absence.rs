@@ -5,7 +5,8 @@ use std::time::Duration;
 use frejus_netns::daemon::LIMIT;
 use frejus_netns::scene::{first_ping, join_by_file, wait_reconnected};
 use frejus_netns::traffic::PingStream;
-use frejus_netns::{NatClass, Scene, wait_for};
+use frejus_netns::{Daemon, NatClass, Scene, wait_for};
+use serde_json::Value;
 
 /// Replies in twenty seconds of five pings a second.
 const TWENTY_SECONDS: usize = 100;
@@ -79,4 +80,34 @@ fn last_known_super_peers_are_enough_to_start_again() {
         assert!(took < Duration::from_secs(30));
     }
     first_ping(&scene.a.host, &scene.b.ipv4().to_string());
+}
+
+#[test]
+fn a_second_super_peer_takes_over() {
+    let Some(mut scene) = Scene::two_homes("takes_over") else { return };
+    let second = scene.lab.public("s2", "203.0.113.102");
+    let invited = scene.s.verb(&["invite", "--role", "super-peer"]);
+    let second = join_by_file(&second, invited.stdout.trim());
+    second.wait_ready();
+    for node in [&scene.a, &scene.b] {
+        let took = wait_for("a second home", LIMIT, || homes(node) == 2);
+        eprintln!("two homes {took:?} after the second super peer is ready");
+    }
+    scene.s.kill();
+    let to = scene.b.ipv4().to_string();
+    first_ping(&scene.a.host, &to);
+    scene.b.kill();
+    scene.b.restart();
+    scene.b.wait_ready();
+    wait_for("B is reached again, with the founder dead", LIMIT, || {
+        scene.a.host.run(&["ping", "-c", "1", "-W", "1", &to]).code == 0
+    });
+}
+
+fn homes(node: &Daemon) -> usize {
+    let up = |status: &Value| {
+        let homes = status["super_peers"].as_array().into_iter().flatten();
+        homes.filter(|home| home["home"] == true && home["rtt_ms"].is_number()).count()
+    };
+    node.status().as_ref().map_or(0, up)
 }
