@@ -102,12 +102,10 @@ impl Node {
             if own.contains(&address) {
                 return Ok(Subject::Node(self.me.passport.node));
             }
-            return self.subject_of(address).ok_or_else(|| {
-                Failed::Senseless(format!(
-                    "{address} is not an address of network {}",
-                    self.network.genesis.name
-                ))
-            });
+            let network = &self.network.genesis.name;
+            return self
+                .subject_of(address)
+                .ok_or_else(|| Failed::NoSuchPeer(format!("{address} is no address of network {network}")));
         }
         if let Ok(node) = text.parse::<NodeId>() {
             return Ok(Subject::Node(node));

@@ -64,7 +64,7 @@ fn requests_that_cannot_be_fulfilled_say_why() {
     let itself = failed(Failed::Senseless("10.93.1.1 is this node itself".to_owned()));
     assert_eq!(outcome(&mut world, ping("10.93.1.1")), itself);
     assert!(matches!(outcome(&mut world, ping("node1")), Answer::Failed(Failed::Senseless(_))));
-    assert!(matches!(outcome(&mut world, ping("192.0.2.1")), Answer::Failed(Failed::Senseless(_))));
+    assert!(matches!(outcome(&mut world, ping("192.0.2.1")), Answer::Failed(Failed::NoSuchPeer(_))));
     let invitation =
         Invitation { roles: Roles::PEER, uses: 1, life: Duration::from_secs(60), name: None, address: None };
     assert_eq!(outcome(&mut world, Request::Invite(invitation)), failed(Failed::NotLogin));
