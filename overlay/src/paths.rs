@@ -3,9 +3,9 @@
 //! Owns: round trips, loss, doubt and death of each path, and when to probe next. Never: addresses that have
 //! not answered (that is [`crate::punch`]), or the ranking (that is [`crate::score`]).
 //!
-//! A path in use is probed every half second while data flows, and every [`KEEPALIVE`] while it is merely kept.
+//! A path in use is probed every 400 ms while data flows, and every [`KEEPALIVE`] while it is merely kept.
 //! An unanswered probe is repeated quickly; a path that answers none of them for [`DEAD_AFTER`] is dead. The
-//! sum of both is the two seconds within which traffic must be back on the relay.
+//! sum of both stays well below the two seconds within which traffic must be back on the relay.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::score::{Score, Tier};
 use crate::timing::Instant;
 
 /// Interval of probes on the path in use while data flows.
-const PROBE_ACTIVE: Duration = Duration::from_millis(500);
+const PROBE_ACTIVE: Duration = Duration::from_millis(400);
 /// Interval of probes while one is unanswered, at least; a slow path gets its round trip.
-const PROBE_DOUBT: Duration = Duration::from_millis(250);
-/// A path is dead when its oldest unanswered probe is this old: with [`PROBE_ACTIVE`] at most 1.75 s after the
-/// cut, four probes lost.
-const DEAD_AFTER: Duration = Duration::from_millis(1250);
+const PROBE_DOUBT: Duration = Duration::from_millis(200);
+/// A path is dead when its oldest unanswered probe is this old: with [`PROBE_ACTIVE`] at most 1.4 s after the
+/// cut, five probes lost; what is left of two seconds is for machines that are busy.
+const DEAD_AFTER: Duration = Duration::from_millis(1000);
 /// Round trip assumed before the first answer.
 const RTT_GUESS: Duration = Duration::from_millis(150);
 /// What a path without an answer counts for in the choice: a guess beats nothing that was measured.
