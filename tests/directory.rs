@@ -199,7 +199,10 @@ fn records_expire() {
 fn a_server_that_restarts_is_found_again() {
     let runtime = runtime();
     let key = RecordKey([81; 32]);
-    let keeper = Node::start(&runtime, server(NETWORK, 1), strict());
+    // An address of its own: elsewhere another test may take the port while it is free.
+    let alone = vec!["127.0.81.1:0".parse().unwrap()];
+    let first = DirectoryConfig { listen: alone, ..server(NETWORK, 1) };
+    let keeper = Node::start(&runtime, first, strict());
     let at = keeper.listening();
     let mut author = Node::start(&runtime, config(NETWORK, 2), strict());
     author.knows(std::slice::from_ref(&keeper));
