@@ -1,6 +1,6 @@
 //! A toy application: inner packets with a number in them, an echo server, and a record of what arrived.
 //!
-//! Owns: the packet's bytes ([`write`], [`read`]) and the [`Mailbox`]. Never: a decision about where a packet goes.
+//! Owns: the packet's bytes ([`write()`], [`read`]) and the [`Mailbox`]. Never: a decision about where a packet goes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
