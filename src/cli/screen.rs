@@ -25,7 +25,7 @@ pub(super) fn print(text: impl Display) -> Result<(), Failure> {
 /// One line to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(super) fn print_line(text: impl Display) -> Result<(), Failure> {
     print(format_args!("{text}\n"))
 }
@@ -33,7 +33,7 @@ pub(super) fn print_line(text: impl Display) -> Result<(), Failure> {
 /// One object to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(super) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
     print_line(serde_json::to_string(report).expect("reports have string keys only"))
 }
