@@ -42,6 +42,8 @@ pub enum News {
     Links(Vec<SocketAddr>),
     /// Say goodbye and end.
     Stop,
+    /// As [`Self::Stop`], because something is gone that the node cannot do without.
+    Lost(Failure),
 }
 
 /// News that may wait: replies of the directory come in bursts of a look-up's answers.
@@ -121,6 +123,7 @@ pub struct Control<W> {
     asked: BTreeMap<RequestId, Asked>,
     next_request: RequestId,
     unsaved: Unsaved,
+    lost: Option<Failure>,
     stopping: bool,
 }
 
@@ -137,12 +140,16 @@ impl<W: World> Control<W> {
             asked: BTreeMap::new(),
             next_request: 0,
             unsaved: Unsaved::default(),
+            lost: None,
             stopping: false,
         }
     }
 
-    /// Run until told to stop; the world comes back to be taken down.
-    pub fn run(mut self, queues: &Queues) -> W {
+    /// Run until told to stop, and take the world down.
+    ///
+    /// # Errors
+    /// What was lost ([`News::Lost`]).
+    pub fn run(mut self, queues: &Queues) -> Result<(), Failure> {
         self.carry_out();
         let mut questions = queues.questions.clone();
         while !self.stopping {
@@ -163,7 +170,7 @@ impl<W: World> Control<W> {
             self.carry_out();
             self.on_deadlines();
         }
-        self.world
+        self.lost.map_or(Ok(()), Err)
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -200,6 +207,10 @@ impl<W: World> Control<W> {
             News::Reply(reply) => self.node.handle_reply(reply, now),
             News::Links(local) => self.node.handle_links(local, now),
             News::Stop => self.request(Asked::Stop, Request::Stop),
+            News::Lost(failure) => {
+                self.lost = Some(failure);
+                self.request(Asked::Stop, Request::Stop);
+            }
         }
     }
 

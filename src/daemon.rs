@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use x25519_dalek::PublicKey;
 
 use crate::clock::Clock;
-use crate::control::{self, Control, NEWS, News, Queues};
+use crate::control::{self, NEWS, News, Queues};
 use crate::failure::{ExitCode, Failure};
 use crate::founding::{self, Wishes};
 use crate::joining::{self, Bid};
@@ -131,7 +131,7 @@ pub fn up(options: UpOptions, progress: &mut dyn FnMut(&str)) -> Result<(), Fail
     let end = serve(&runtime, parts.control_socket, questions);
     let queues = Queues { exceptions: parts.exceptions, news: told, questions: asked };
     let control = std::thread::Builder::new().name("control".to_owned());
-    let control = control.spawn(move || run(parts.control, &queues)).map_err(|error| no_thread(&error))?;
+    let control = control.spawn(move || parts.control.run(&queues)).map_err(|error| no_thread(&error))?;
     // Ends when the control thread drops the world, and the sender of lines with it.
     for line in &shown {
         progress(&line);
@@ -140,8 +140,8 @@ pub fn up(options: UpOptions, progress: &mut dyn FnMut(&str)) -> Result<(), Fail
     parts.forwarding.stop();
     drop(end);
     runtime.shutdown_timeout(Duration::from_secs(2));
-    ended.map_err(|_| {
-        Failure::other("the control thread died", "report this as a defect of frejus, with the log")
+    ended.unwrap_or_else(|_| {
+        Err(Failure::other("the control thread died", "report this as a defect of frejus, with the log"))
     })
 }
 
@@ -200,10 +200,6 @@ fn door(saved: &Saved) -> Result<Door, Failure> {
         ));
     }
     Ok(Door { tunnel_key: TunnelKey(PublicKey::from(&saved.keys.tunnel).to_bytes()), addresses })
-}
-
-fn run(control: Control<host::Host>, queues: &Queues) {
-    drop(control.run(queues));
 }
 
 /// Serve the control socket until the returned sender is dropped.

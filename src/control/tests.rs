@@ -181,11 +181,23 @@ fn a_control_socket_that_failed_keeps_nobody_busy() {
     let (_, asked) = bounded(1);
     let queues = Queues { exceptions: excepted, news: told, questions: asked };
     let thread = std::thread::spawn(move || {
-        let turns = control.run(&queues);
-        (turns, nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap())
+        let ended = control.run(&queues);
+        (ended, nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap())
     });
     std::thread::sleep(Duration::from_millis(400));
     news.send(News::Stop).unwrap();
-    let (_, spent) = thread.join().unwrap();
+    let (ended, spent) = thread.join().unwrap();
+    assert_eq!(ended, Ok(()));
     assert!(Duration::from(spent) < Duration::from_millis(200), "{spent:?} of processor time");
+}
+
+#[test]
+fn a_node_without_its_device_ends_with_the_reason() {
+    let (control, _) = founder();
+    let (_exceptions, excepted) = bounded(1);
+    let (news, told) = bounded(1);
+    let (_questions, asked) = bounded(1);
+    let gone = Failure::other("frejus0 is gone", "start the node again");
+    news.send(News::Lost(gone.clone())).unwrap();
+    assert_eq!(control.run(&Queues { exceptions: excepted, news: told, questions: asked }), Err(gone));
 }

@@ -67,6 +67,7 @@ impl Parts {
             table: Arc::clone(&table),
             exceptions,
             clock: clock.clone(),
+            lost: lost(&tun, news),
         })
         .map_err(|error| no_thread(&error))?;
         let counters = Arc::new(Counters::default());
@@ -101,6 +102,14 @@ impl Parts {
         let control = Control::new(node, clock, host, facts, counters);
         Ok(Self { control, control_socket, exceptions: excepted, forwarding })
     }
+}
+
+/// Ends the node when somebody deletes its device: it could do nothing any more, and whoever supervises it may start
+/// it again.
+fn lost(tun: &Tun, news: &Sender<News>) -> Box<dyn FnOnce() + Send> {
+    let (what, news) = (format!("the device {} is gone", tun.name()), news.clone());
+    // A control thread that has ended already needs no reason to.
+    Box::new(move || _ = news.send(News::Lost(Failure::other(what, "start the node again with frejus up"))))
 }
 
 /// What forwarding knows before the node has said anything.
