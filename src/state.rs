@@ -34,6 +34,7 @@ use serde::de::DeserializeOwned;
 use x25519_dalek::StaticSecret;
 
 use crate::failure::{ExitCode, Failure};
+pub(crate) use disk::open_private;
 use disk::{Secret, failed};
 
 const MARKER: &str = "frejus-state";
@@ -274,7 +275,6 @@ impl StateDir {
         self.write(SUPER_PEERS, &encode(&contacts[..contacts.len().min(MAX_SUPER_PEERS)]))
     }
 
-    /// A cache: one that is damaged is as good as none.
     /// A node without any cannot find its network, so a damaged list is an error, and the way out is a code.
     fn super_peers(&self) -> Result<Vec<Contact>, Failure> {
         let Some(bytes) = self.read(SUPER_PEERS)? else { return Ok(Vec::new()) };
