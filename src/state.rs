@@ -147,7 +147,7 @@ impl StateDir {
     /// [`ExitCode::Conflict`], naming the process that was faster.
     pub fn lock(&self) -> Result<Lock, Failure> {
         let path = self.path.join(LOCK);
-        let file = disk::open_private(&path).map_err(|error| failed(&path, &error))?;
+        let file = open_private(&path).map_err(|error| failed(&path, &error))?;
         let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::Error::EWOULDBLOCK => self.in_use(),
             other => failed(&path, &other.into()),
