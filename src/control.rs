@@ -5,6 +5,9 @@
 //! own queues and deadlines.
 
 mod answer;
+#[cfg(test)]
+mod tests;
+mod unsaved;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,11 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
-use frejus_overlay::document::{Genesis, NatClass, Network, Roles};
+use frejus_overlay::document::{Contact, Credential, Genesis, NatClass, Network, Roles};
 use frejus_overlay::forward::{Exception, Table};
-use frejus_overlay::node::{Event, Invitation, Node, Output, Persist, Request, RequestId};
+use frejus_overlay::login::Entry;
+use frejus_overlay::node::{Answer, Event, Invitation, Node, Output, Persist, Request, RequestId};
 use frejus_overlay::port::{Command, Reply};
+use frejus_overlay::timing::Instant;
 use frejus_overlay::verdict::{Counters, Drop};
+use frejus_overlay::wire::{Frame, classify};
 
 use crate::clock::Clock;
 use crate::failure::Failure;
@@ -25,6 +31,7 @@ use crate::report::{self, Role, State};
 
 use answer::Asked;
 pub(crate) use answer::failure;
+use unsaved::Unsaved;
 
 /// What the control thread is told, besides exceptions and questions.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub enum News {
     Links(Vec<SocketAddr>),
     /// Say goodbye and end.
     Stop,
+    /// As [`Self::Stop`], because something is gone that the node cannot do without.
+    Lost(Failure),
 }
 
 /// News that may wait: replies of the directory come in bursts of a look-up's answers.
@@ -53,11 +62,21 @@ pub trait World {
     fn publish(&mut self, table: Arc<Table>);
     /// Hand a command to the directory; `false` if it cannot take it.
     fn command(&mut self, command: Command) -> bool;
-    /// Put a change on disk, durably.
+    /// Put lines of the login server's ledger on disk, durably: all of them or none.
     ///
     /// # Errors
     /// What went wrong with which file.
-    fn persist(&mut self, change: Persist) -> Result<(), Failure>;
+    fn record(&mut self, entries: &[Entry]) -> Result<(), Failure>;
+    /// Put our passport on disk.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    fn keep_passport(&mut self, credential: &Credential) -> Result<(), Failure>;
+    /// Put on disk whom to ask at the next start.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    fn keep_super_peers(&mut self, contacts: &[Contact]) -> Result<(), Failure>;
     /// Tell whoever listens.
     fn tell(&mut self, event: &Event);
     /// Everything counted by the forwarding threads and by control.
@@ -103,41 +122,70 @@ pub struct Control<W> {
     counters: Arc<Counters>,
     asked: BTreeMap<RequestId, Asked>,
     next_request: RequestId,
+    unsaved: Unsaved,
+    lost: Option<Failure>,
     stopping: bool,
 }
 
 impl<W: World> Control<W> {
     /// Ready to run. `counters` is the set that the node counts in.
     #[must_use]
-    pub const fn new(node: Node, clock: Clock, world: W, facts: Facts, counters: Arc<Counters>) -> Self {
-        Self { node, clock, world, facts, counters, asked: BTreeMap::new(), next_request: 0, stopping: false }
+    pub fn new(node: Node, clock: Clock, world: W, facts: Facts, counters: Arc<Counters>) -> Self {
+        Self {
+            node,
+            clock,
+            world,
+            facts,
+            counters,
+            asked: BTreeMap::new(),
+            next_request: 0,
+            unsaved: Unsaved::default(),
+            lost: None,
+            stopping: false,
+        }
     }
 
-    /// Run until told to stop; the world comes back to be taken down.
-    pub fn run(mut self, queues: &Queues) -> W {
+    /// Run until told to stop, and take the world down.
+    ///
+    /// # Errors
+    /// What was lost ([`News::Lost`]).
+    pub fn run(mut self, queues: &Queues) -> Result<(), Failure> {
         self.carry_out();
+        let mut questions = queues.questions.clone();
         while !self.stopping {
-            let deadline = self.node.poll_timeout().map_or_else(never, |at| {
+            let deadline = self.poll_timeout().map_or_else(never, |at| {
                 let wait = at.since(self.clock.instant());
                 after(wait.max(Duration::from_micros(100)))
             });
             select! {
                 recv(queues.exceptions) -> exception => self.on_exceptions(exception.ok(), queues),
                 recv(queues.news) -> news => self.on_news(news.unwrap_or(News::Stop)),
-                recv(queues.questions) -> question => {
-                    if let Ok(question) = question {
-                        self.on_question(question);
-                    }
-                }
+                recv(questions) -> question => match question {
+                    Ok(question) => self.on_question(question),
+                    // The control socket has failed; a closed queue would be ready for ever.
+                    Err(_) => questions = never(),
+                },
                 recv(deadline) -> _ => {}
             }
             self.carry_out();
-            if self.node.poll_timeout().is_some_and(|at| at <= self.clock.instant()) {
-                self.node.handle_timeout(self.clock.now());
-                self.carry_out();
-            }
+            self.on_deadlines();
         }
-        self.world
+        self.lost.map_or(Ok(()), Err)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.node.poll_timeout(), self.unsaved.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn on_deadlines(&mut self) {
+        let now = self.clock.now();
+        if self.unsaved.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.save();
+        }
+        if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.node.handle_timeout(now);
+            self.carry_out();
+        }
     }
 
     fn on_exceptions(&mut self, first: Option<Exception>, queues: &Queues) {
@@ -159,6 +207,10 @@ impl<W: World> Control<W> {
             News::Reply(reply) => self.node.handle_reply(reply, now),
             News::Links(local) => self.node.handle_links(local, now),
             News::Stop => self.request(Asked::Stop, Request::Stop),
+            News::Lost(failure) => {
+                self.lost = Some(failure);
+                self.request(Asked::Stop, Request::Stop);
+            }
         }
     }
 
@@ -200,38 +252,64 @@ impl<W: World> Control<W> {
         self.node.handle_request(self.next_request, request, self.clock.now());
     }
 
-    /// Do everything that the node wants. What was to be on disk first and is not, keeps the rest of its batch from
-    /// being sent.
+    /// Do everything that the node wants. As long as the ledger lacks a line of this batch, the rest of the batch is
+    /// not sent.
     fn carry_out(&mut self) {
-        let mut withheld = false;
+        let (mut fresh, mut promises) = (false, false);
         while let Some(output) = self.node.poll_output() {
-            match output {
-                Output::Transmit { .. } if withheld => self.counters.count(Drop::SendFailed),
-                Output::Transmit { to, bytes } => {
-                    if !self.world.send(to, &bytes) {
-                        self.counters.count(Drop::SendFailed);
-                    }
-                }
-                Output::ToTun(packet) => {
-                    if !self.world.to_tun(&packet) {
-                        self.counters.count(Drop::TunFailed);
-                    }
-                }
-                Output::Table(table) => self.world.publish(table),
-                Output::Command(command) => self.command(command),
-                Output::Persist(change) => {
-                    if let Err(failure) = self.world.persist(change) {
-                        tracing::error!("{failure}");
-                        withheld = true;
-                    }
-                }
-                Output::Event(event) => self.world.tell(&event),
-                Output::Answer(id, answer) => {
-                    if let Some(asked) = self.asked.remove(&id) {
-                        self.stopping |= asked.answer(answer, self.clock.now().unix);
-                    }
+            if let Output::Persist(change) = output {
+                promises |= matches!(change, Persist::Ledger(_));
+                self.unsaved.add(change);
+                fresh = true;
+                continue;
+            }
+            if std::mem::take(&mut fresh) {
+                self.save();
+            }
+            self.perform(output, promises && self.unsaved.ledger_failure().is_some());
+        }
+        if fresh {
+            self.save();
+        }
+    }
+
+    fn perform(&mut self, output: Output, withheld: bool) {
+        match output {
+            Output::Transmit { to, bytes } => {
+                if withheld || self.is_premature(&bytes) || !self.world.send(to, &bytes) {
+                    self.counters.count(Drop::SendFailed);
                 }
             }
+            Output::ToTun(packet) => {
+                if !self.world.to_tun(&packet) {
+                    self.counters.count(Drop::TunFailed);
+                }
+            }
+            Output::Table(table) => self.world.publish(table),
+            Output::Command(command) => self.command(command),
+            Output::Persist(change) => self.unsaved.add(change),
+            Output::Event(event) => self.world.tell(&event),
+            Output::Answer(id, answer) => self.answer(id, answer),
+        }
+    }
+
+    /// Whether this lets a newcomer in whom the ledger does not know yet: asked again, the node answers from memory.
+    fn is_premature(&self, datagram: &[u8]) -> bool {
+        self.unsaved.ledger_failure().is_some() && matches!(classify(datagram), Some(Frame::EnrolAnswer(_)))
+    }
+
+    fn save(&mut self) {
+        self.unsaved.save(&mut self.world, self.clock.instant());
+    }
+
+    fn answer(&mut self, id: RequestId, answer: Answer) {
+        let Some(asked) = self.asked.remove(&id) else { return };
+        match (asked, self.unsaved.ledger_failure()) {
+            // A code that the next start would not know.
+            (Asked::Invite(reply), Some(failure)) if matches!(answer, Answer::Invited { .. }) => {
+                _ = reply.send(Err(failure.clone()));
+            }
+            (asked, _) => self.stopping |= asked.answer(answer, self.clock.now().unix),
         }
     }
 
@@ -259,7 +337,13 @@ impl<W: World> Control<W> {
         } else {
             State::Starting
         };
-        answer::status(status, state, &self.facts, self.world.counters())
+        let mut status = answer::status(status, state, &self.facts, self.world.counters());
+        status.attention.extend(
+            self.unsaved
+                .failure()
+                .map(|failure| report::Attention { what: failure.what.clone(), mend: failure.mend.clone() }),
+        );
+        status
     }
 }
 

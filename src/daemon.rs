@@ -7,6 +7,7 @@ mod host;
 mod parts;
 
 use std::path::Path;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use frejus_overlay::code::{Code as JoinCode, Door};
@@ -19,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use x25519_dalek::PublicKey;
 
 use crate::clock::Clock;
-use crate::control::{self, Control, NEWS, News, Queues};
+use crate::control::{self, NEWS, News, Queues};
 use crate::failure::{ExitCode, Failure};
 use crate::founding::{self, Wishes};
 use crate::joining::{self, Bid};
@@ -38,6 +39,9 @@ use parts::Parts;
 
 /// Lines of progress that may wait for a slow terminal; more are lost, the log has them.
 const LINES: usize = 256;
+
+/// A control thread that has no room for the order to stop gets it again after this long.
+const STOP_AGAIN: Duration = Duration::from_millis(20);
 
 /// Founds a network in a state directory.
 ///
@@ -121,12 +125,13 @@ pub fn up(options: UpOptions, progress: &mut dyn FnMut(&str)) -> Result<(), Fail
     let (news, told) = bounded(NEWS);
     let (questions, asked) = bounded(QUESTIONS);
     let (lines, shown) = bounded(LINES);
+    // First, so that whoever stops a node that is just starting leaves nothing behind.
+    stop_on_signal(&runtime, &news)?;
     let parts = Parts::assemble(options, &runtime, &news, lines)?;
     let end = serve(&runtime, parts.control_socket, questions);
-    stop_on_signal(&runtime, news.clone())?;
     let queues = Queues { exceptions: parts.exceptions, news: told, questions: asked };
     let control = std::thread::Builder::new().name("control".to_owned());
-    let control = control.spawn(move || run(parts.control, &queues)).map_err(|error| no_thread(&error))?;
+    let control = control.spawn(move || parts.control.run(&queues)).map_err(|error| no_thread(&error))?;
     // Ends when the control thread drops the world, and the sender of lines with it.
     for line in &shown {
         progress(&line);
@@ -134,9 +139,9 @@ pub fn up(options: UpOptions, progress: &mut dyn FnMut(&str)) -> Result<(), Fail
     let ended = control.join();
     parts.forwarding.stop();
     drop(end);
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    ended.map_err(|_| {
-        Failure::other("the control thread died", "report this as a defect of frejus, with the log")
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ended.unwrap_or_else(|_| {
+        Err(Failure::other("the control thread died", "report this as a defect of frejus, with the log"))
     })
 }
 
@@ -197,10 +202,6 @@ fn door(saved: &Saved) -> Result<Door, Failure> {
     Ok(Door { tunnel_key: TunnelKey(PublicKey::from(&saved.keys.tunnel).to_bytes()), addresses })
 }
 
-fn run(control: Control<host::Host>, queues: &Queues) {
-    drop(control.run(queues));
-}
-
 /// Serve the control socket until the returned sender is dropped.
 fn serve(
     runtime: &Runtime,
@@ -217,7 +218,7 @@ fn serve(
     end
 }
 
-fn stop_on_signal(runtime: &Runtime, news: Sender<News>) -> Result<(), Failure> {
+fn stop_on_signal(runtime: &Runtime, news: &Sender<News>) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let _context = runtime.enter();
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
@@ -225,7 +226,10 @@ fn stop_on_signal(runtime: &Runtime, news: Sender<News>) -> Result<(), Failure> 
         let news = news.clone();
         runtime.spawn(async move {
             while signal.recv().await.is_some() {
-                _ = news.try_send(News::Stop);
+                // The queue may be full of the directory's replies; this must not be lost among them.
+                while news.try_send(News::Stop).is_err_and(|refused| refused.is_full()) {
+                    tokio::time::sleep(STOP_AGAIN).await;
+                }
             }
         });
     }

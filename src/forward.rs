@@ -53,6 +53,8 @@ pub struct ForwardParts {
     pub exceptions: Sender<Exception>,
     /// Read once a batch.
     pub clock: Clock,
+    /// Called if the device disappears.
+    pub lost: Box<dyn FnOnce() + Send>,
 }
 
 /// The two running threads.
@@ -70,7 +72,7 @@ impl Forwarding {
     pub fn start(parts: ForwardParts) -> io::Result<Self> {
         let stop = Arc::new(Stop { flag: AtomicBool::new(false), event: EventFd::new()? });
         let counters = [Arc::new(Counters::default()), Arc::new(Counters::default())];
-        let ForwardParts { tun, udp, table, exceptions, clock } = parts;
+        let ForwardParts { tun, udp, table, exceptions, clock, lost } = parts;
         let control =
             |counters: &Arc<Counters>| Control { queue: exceptions.clone(), counters: Arc::clone(counters) };
         let outward = Outward::new(
@@ -83,7 +85,7 @@ impl Forwarding {
         let inward = Inward::new(tun, udp, table, control(&counters[1]), clock);
         let mut forwarding = Self { stop, threads: Vec::new(), counters };
         let stop = Arc::clone(&forwarding.stop);
-        forwarding.spawn("frejus-outward", move || outward.run(&stop))?;
+        forwarding.spawn("frejus-outward", move || outward.run(&stop, lost))?;
         let stop = Arc::clone(&forwarding.stop);
         forwarding.spawn("frejus-inward", move || inward.run(&stop))?;
         Ok(forwarding)

@@ -1,7 +1,8 @@
 //! How much of what anybody may send us we look at: a budget a source prefix, and one for all of them.
 //!
-//! Owns: [`Limiter`]. It stands in front of everything that costs a public-key operation or an answer: handshakes,
-//! knocks, enrolments, STUN. Pure: time is an argument. Never: data of a tunnel, whose authentication is cheap.
+//! Owns: [`Limiter`], which stands in front of everything that costs a public-key operation or an answer: handshakes,
+//! knocks, enrolments, STUN; and [`Bucket`], one budget. Pure: time is an argument. Never: data of a tunnel, whose
+//! authentication is cheap.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,12 +35,13 @@ impl Rate {
 
 /// The generic cell rate algorithm (ITU-T I.371): when the bucket will be full again is all there is to know.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
+pub struct Bucket {
     full_at: Instant,
 }
 
 impl Bucket {
-    fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    /// Whether one more message fits; it is charged if so.
+    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let begin = self.full_at.max(now);
         let fits = begin.since(now) <= rate.interval() * (rate.burst.max(1) - 1);
         if fits {

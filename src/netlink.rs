@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use ipnetwork::IpNetwork;
@@ -17,6 +18,9 @@ use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 /// The kernel's table of the machine's own addresses (rtnetlink(7), RT_TABLE_LOCAL).
 const TABLE_LOCAL: u32 = 255;
+
+/// Addresses that nobody took are told again after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// A conversation with the kernel; its socket is served by a task of the runtime it was opened on.
 #[derive(Clone, Debug)]
@@ -96,14 +100,14 @@ impl Netlink {
     }
 
     /// Tell the machine's addresses (as [`Self::host_addresses`] does) now and whenever they change, for as long as the
-    /// runtime lives.
+    /// runtime lives. Where `changed` says `false` they are told again.
     ///
     /// # Errors
     /// The socket can't be made.
     pub fn watch(
         self,
         except: String,
-        mut changed: impl FnMut(&[IpAddr]) + Send + 'static,
+        mut changed: impl FnMut(&[IpAddr]) -> bool + Send + 'static,
     ) -> io::Result<()> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
@@ -112,11 +116,12 @@ impl Netlink {
             let mut last = None;
             loop {
                 match self.host_addresses(&except).await {
-                    Ok(hosts) if last.as_ref() != Some(&hosts) => {
-                        changed(&hosts);
-                        last = Some(hosts);
+                    Ok(hosts) if last.as_ref() == Some(&hosts) => {}
+                    Ok(hosts) if changed(&hosts) => last = Some(hosts),
+                    Ok(_) => {
+                        tokio::time::sleep(TELL_AGAIN).await;
+                        continue;
                     }
-                    Ok(_) => {}
                     Err(error) => tracing::warn!("the kernel does not say its addresses: {error}"),
                 }
                 if messages.next().await.is_none() {

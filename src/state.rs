@@ -34,6 +34,7 @@ use serde::de::DeserializeOwned;
 use x25519_dalek::StaticSecret;
 
 use crate::failure::{ExitCode, Failure};
+pub(crate) use disk::open_private;
 use disk::{Secret, failed};
 
 const MARKER: &str = "frejus-state";
@@ -146,7 +147,7 @@ impl StateDir {
     /// [`ExitCode::Conflict`], naming the process that was faster.
     pub fn lock(&self) -> Result<Lock, Failure> {
         let path = self.path.join(LOCK);
-        let file = disk::open_private(&path).map_err(|error| failed(&path, &error))?;
+        let file = open_private(&path).map_err(|error| failed(&path, &error))?;
         let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             nix::Error::EWOULDBLOCK => self.in_use(),
             other => failed(&path, &other.into()),
@@ -274,7 +275,6 @@ impl StateDir {
         self.write(SUPER_PEERS, &encode(&contacts[..contacts.len().min(MAX_SUPER_PEERS)]))
     }
 
-    /// A cache: one that is damaged is as good as none.
     /// A node without any cannot find its network, so a damaged list is an error, and the way out is a code.
     fn super_peers(&self) -> Result<Vec<Contact>, Failure> {
         let Some(bytes) = self.read(SUPER_PEERS)? else { return Ok(Vec::new()) };

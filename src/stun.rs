@@ -216,6 +216,33 @@ mod tests {
 
     proptest! {
         #[test]
+        fn attributes_that_the_codec_knows_do_not_panic_either(
+            attributes in prop::collection::vec((0_usize..24, prop::collection::vec(any::<u8>(), 0..40), 0_u8..4), 1..6)
+        ) {
+            // Those of RFC 8489, section 18.3, of RFC 3489, section 11.2, and two that nobody knows.
+            const TYPES: [u16; 24] = [
+                1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x14, 0x15, 0x1c, 0x1d, 0x1e, 0x20, 0x8002, 0x8003, 0x8022,
+                0x8023, 0x8028, 0x7fff, 0xffff,
+            ];
+            let mut body = Vec::new();
+            for (kind, mut value, lie) in attributes {
+                let length = u16::try_from(value.len()).unwrap().saturating_sub(u16::from(lie) / 3);
+                body.extend(TYPES[kind].to_be_bytes());
+                body.extend(length.to_be_bytes());
+                value.resize(value.len().next_multiple_of(4), 0);
+                body.extend(value);
+            }
+            let mut datagram = vec![0, 1];
+            datagram.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
+            datagram.extend(COOKIE);
+            datagram.extend(ID);
+            datagram.extend(body);
+            if let Some(answer) = respond(&datagram, from()) {
+                prop_assert!(answer.len() <= datagram.len() + 60);
+            }
+        }
+
+        #[test]
         fn nothing_panics_and_no_answer_is_much_longer(
             mut datagram in prop::collection::vec(any::<u8>(), 0..600), plausible: bool
         ) {

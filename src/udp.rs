@@ -254,16 +254,8 @@ impl Udp {
         if segment >= bytes.len() {
             return send_patiently(family, to, bytes, None, full);
         }
-        if family.may_segment(to) {
-            match send_patiently(family, to, bytes, Some(segment), full) {
-                // EIO: no checksum offload at the egress. EINVAL: also a route whose MTU is below the segment.
-                Err(error) if matches!(error.raw_os_error(), Some(EIO | EINVAL)) => {
-                    family.refuse_segments(to)
-                }
-                done => return done,
-            }
-        }
-        bytes.chunks(segment).try_for_each(|datagram| send_patiently(family, to, datagram, None, full))
+        // What the kernel joined for a relay may be one datagram more than it takes to cut.
+        bytes.chunks(segment * MAX_SEGMENTS).try_for_each(|run| send_run(family, to, run, segment, full))
     }
 
     /// The sockets, IPv4 first, for [`nix::poll`].
@@ -303,6 +295,18 @@ impl UdpSender {
 
 const EIO: i32 = Errno::EIO as i32;
 const EINVAL: i32 = Errno::EINVAL as i32;
+
+/// Several datagrams, cut by the kernel where it can.
+fn send_run(family: &Family, to: SocketAddr, run: &[u8], segment: usize, full: WhenFull) -> io::Result<()> {
+    if segment < run.len() && family.may_segment(to) {
+        match send_patiently(family, to, run, Some(segment), full) {
+            // EIO: no checksum offload at the egress. EINVAL: also a route whose MTU is below the segment.
+            Err(error) if matches!(error.raw_os_error(), Some(EIO | EINVAL)) => family.refuse_segments(to),
+            done => return done,
+        }
+    }
+    run.chunks(segment).try_for_each(|datagram| send_patiently(family, to, datagram, None, full))
+}
 
 fn send_patiently(
     family: &Family,
@@ -375,6 +379,17 @@ mod tests {
             let expected: Vec<_> = bytes.chunks(1000).map(<[u8]>::to_vec).collect();
             assert_eq!(receive_all(&b, family, 63), expected);
         }
+    }
+
+    #[test]
+    fn more_than_the_kernel_cuts_at_once_arrives_too() {
+        let (a, b) =
+            (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        let to = b.local()[0];
+        a.send(to, &[7; 200 * 100 + 1], 100, WhenFull::Wait).unwrap();
+        assert_eq!(receive_all(&b, 0, 201).last().map(Vec::len), Some(1));
+        assert!(a.v4.as_ref().unwrap().may_segment(to), "and nothing was refused on the way");
     }
 
     #[test]

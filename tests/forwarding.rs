@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, bounded};
 use frejus::clock::Clock;
 use frejus::forward::{ForwardParts, Forwarding, Published, exceptions, sum};
 use frejus::netlink::Netlink;
@@ -96,6 +96,7 @@ struct Node {
     table: Arc<Published>,
     slots: Vec<Slot>,
     exceptions: Receiver<Exception>,
+    lost: Receiver<()>,
     forwarding: Option<Forwarding>,
 }
 
@@ -110,6 +111,7 @@ impl Node {
         let empty = Table::new(own4, own6, [], RelayTable::default());
         let table = Arc::new(Published::new(Arc::new(empty)));
         let (tell, told) = exceptions();
+        let (lose, lost) = bounded(1);
         let parts = (udp.clone(), Arc::clone(&table), clock.clone());
         let (tun, forwarding) = host.run(move || {
             let tun = Arc::new(Tun::create(&Name::Any, 1280).unwrap());
@@ -127,7 +129,8 @@ impl Node {
                 },
             );
             let (udp, table, clock) = parts;
-            let parts = ForwardParts { tun: Arc::clone(&tun), udp, table, exceptions: tell, clock };
+            let lost = Box::new(move || lose.send(()).unwrap());
+            let parts = ForwardParts { tun: Arc::clone(&tun), udp, table, exceptions: tell, clock, lost };
             (tun, Forwarding::start(parts).unwrap())
         });
         let forwarding = Some(forwarding);
@@ -141,6 +144,7 @@ impl Node {
             table,
             slots: Vec::new(),
             exceptions: told,
+            lost,
             forwarding,
         })
     }
@@ -451,7 +455,7 @@ fn control_and_spoofs(a: &Node, b: &Node, outside: &UdpSocket) {
         Exception::Control { slot, from, packet } => Some((*slot, *from, packet.clone())),
         _ => None,
     });
-    assert_eq!((slot, came, packet), (a.slots[0].id, from, message));
+    assert_eq!((slot, came, packet), (a.slots[0].id, from, message.clone()));
     a.expect("stray", |exception| {
         (*exception == Exception::Strayed { slot: a.slots[0].id, from }).then_some(())
     });
@@ -469,6 +473,10 @@ fn control_and_spoofs(a: &Node, b: &Node, outside: &UdpSocket) {
         .send_to(&[&[4, 0, 0, 0], &(0x12_4003_u32 << 8 | 1).to_le_bytes()[..], &[0; 40]].concat(), a.at())
         .unwrap();
     a.until_dropped(Reason::NotAuthentic, 1);
+    for _ in 0..1000 {
+        send(&message);
+    }
+    a.until_dropped(Reason::RateLimited, 100);
 }
 
 #[test]
@@ -503,4 +511,12 @@ fn the_threads_end_at_once() {
     a.forwarding.take().unwrap().stop();
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(Arc::strong_count(&a.tun), 1, "nobody holds the device any more");
+}
+
+#[test]
+fn a_deleted_device_is_told() {
+    let Some(a) = Node::start(1) else { return };
+    let deleted = a.host.run(|| Command::new("ip").args(["link", "del", "frejus0"]).status().unwrap());
+    assert!(deleted.success());
+    a.lost.recv_timeout(Duration::from_secs(10)).expect("told");
 }

@@ -55,7 +55,7 @@ reasons! {
     SpoofedSource = "spoofed_source",
     /// The inner destination is not an address of ours.
     ForeignDestination = "foreign_destination",
-    /// Too much from one source prefix.
+    /// Too much from one source prefix, or from one peer.
     RateLimited = "rate_limited",
     /// A relay frame for a channel that does not exist.
     UnknownChannel = "unknown_channel",

@@ -2,14 +2,15 @@
 //!
 //! Owns: the socket's file, and beside it a file with the node's process ID, locked as long as the node lives.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::failure::{ExitCode, Failure};
 use crate::paths_on_disk::pid_file_of;
+use crate::state::open_private;
 
 /// A control socket that this process listens on. Dropped, it takes its files along.
 #[derive(Debug)]
@@ -59,14 +60,7 @@ impl Drop for ControlSocket {
 fn lock(socket: &Path) -> Result<File, Failure> {
     let path = pid_file_of(socket);
     let cannot = |error: std::io::Error| cannot_make(&path, &error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(cannot)?;
+    let mut file = open_private(&path).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(running(socket, pid_in(&mut file))),
@@ -179,6 +173,16 @@ mod tests {
         let _stranger = UnixListener::bind(&path).unwrap();
         assert_eq!(ControlSocket::bind(&path).unwrap_err().code, ExitCode::Conflict);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, precious) = (dir.path().join("control.sock"), dir.path().join("precious"));
+        std::fs::write(&precious, "all of it").unwrap();
+        std::os::unix::fs::symlink(&precious, pid_file_of(&path)).unwrap();
+        ControlSocket::bind(&path).unwrap_err();
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "all of it");
     }
 
     #[test]

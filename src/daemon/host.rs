@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use frejus_overlay::document::{Contact, Credential};
 use frejus_overlay::forward::Table;
-use frejus_overlay::node::{Event, Persist};
+use frejus_overlay::login::Entry;
+use frejus_overlay::node::Event;
 use frejus_overlay::port::Command;
 use frejus_overlay::verdict::{Counters, Drop};
 use std::sync::atomic::Ordering;
@@ -54,15 +56,16 @@ impl World for Host {
         self.directory.send(command)
     }
 
-    fn persist(&mut self, change: Persist) -> Result<(), Failure> {
-        match change {
-            Persist::Ledger(entry) => match &self.ledger {
-                Some(ledger) => ledger.record(std::slice::from_ref(&entry)),
-                None => Ok(()),
-            },
-            Persist::Passport(credential) => self.state.write_passport(&credential),
-            Persist::SuperPeers(contacts) => self.state.write_super_peers(&contacts),
-        }
+    fn record(&mut self, entries: &[Entry]) -> Result<(), Failure> {
+        self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.record(entries))
+    }
+
+    fn keep_passport(&mut self, credential: &Credential) -> Result<(), Failure> {
+        self.state.write_passport(credential)
+    }
+
+    fn keep_super_peers(&mut self, contacts: &[Contact]) -> Result<(), Failure> {
+        self.state.write_super_peers(contacts)
     }
 
     fn tell(&mut self, event: &Event) {

@@ -67,6 +67,7 @@ impl Parts {
             table: Arc::clone(&table),
             exceptions,
             clock: clock.clone(),
+            lost: lost(&tun, news),
         })
         .map_err(|error| no_thread(&error))?;
         let counters = Arc::new(Counters::default());
@@ -101,6 +102,14 @@ impl Parts {
         let control = Control::new(node, clock, host, facts, counters);
         Ok(Self { control, control_socket, exceptions: excepted, forwarding })
     }
+}
+
+/// Ends the node when somebody deletes its device: it could do nothing any more, and whoever supervises it may start
+/// it again.
+fn lost(tun: &Tun, news: &Sender<News>) -> Box<dyn FnOnce() + Send> {
+    let (what, news) = (format!("the device {} is gone", tun.name()), news.clone());
+    // A control thread that has ended already needs no reason to.
+    Box::new(move || _ = news.send(News::Lost(Failure::other(what, "start the node again with frejus up"))))
 }
 
 /// What forwarding knows before the node has said anything.
@@ -197,7 +206,7 @@ fn directory(
     let mut config = DirectoryConfig::new(saved.network.id, saved.keys.node.to_bytes());
     let mut port = 0;
     if serves {
-        port = options.directory_listen.map_or(udp.port() + 1, |at| at.port());
+        port = directory_port(options.directory_listen, udp.port())?;
         config.server = true;
         config.listen = options.directory_listen.map_or_else(
             || udp.local().iter().map(|at| SocketAddr::new(at.ip(), port)).collect(),
@@ -221,6 +230,16 @@ fn directory(
         split(code, &error.to_string(), "check --directory-listen")
     })?;
     Ok((handle, port))
+}
+
+/// The next number after our own, unless another was asked for.
+fn directory_port(wanted: Option<SocketAddr>, own: u16) -> Result<u16, Failure> {
+    wanted.map(|at| at.port()).or_else(|| own.checked_add(1)).ok_or_else(|| {
+        Failure::usage(
+            format!("port {own} is the last, and the directory needs one more"),
+            "say --directory-listen ADDR:PORT, or a lower --listen",
+        )
+    })
 }
 
 /// The TUN device with its addresses, up.
@@ -263,7 +282,7 @@ fn links(tun: &Tun, udp: &Udp, runtime: &Runtime) -> Result<Vec<SocketAddr>, Fai
 fn watch_links(tun: &Tun, udp: &Udp, news: &Sender<News>) -> Result<(), Failure> {
     let netlink = Netlink::open().map_err(|error| no_netlink(&error))?;
     let (device, bound, news) = (tun.name().to_owned(), udp.local(), news.clone());
-    let changed = move |hosts: &[IpAddr]| _ = news.try_send(News::Links(reachable(&bound, hosts)));
+    let changed = move |hosts: &[IpAddr]| news.try_send(News::Links(reachable(&bound, hosts))).is_ok();
     netlink.watch(device, changed).map_err(|error| no_netlink(&error))
 }
 
@@ -275,4 +294,16 @@ fn reachable(bound: &[SocketAddr], hosts: &[IpAddr]) -> Vec<SocketAddr> {
         (any.contains(&socket.ip()) || socket.ip() == *host).then(|| SocketAddr::new(*host, socket.port()))
     };
     hosts.iter().filter_map(listens).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_has_the_next_port_if_there_is_one() {
+        assert_eq!(directory_port(None, 51860), Ok(51861));
+        assert_eq!(directory_port(Some("0.0.0.0:7".parse().unwrap()), 65535), Ok(7));
+        assert_eq!(directory_port(None, 65535).unwrap_err().code, ExitCode::Usage);
+    }
 }

@@ -90,7 +90,7 @@ pub(super) fn build(config: &DirectoryConfig, check: Check) -> Result<Swarm<Beha
     let behaviour = behaviour(config, &keys, check);
     let builder = SwarmBuilder::with_existing_identity(keys)
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .with_tcp(tcp::Config::default(), noise::Config::new, tune_yamux)
         .map_err(|error| refused(error.to_string()))?
         .with_quic_config(tune_quic)
         .with_behaviour(|_| behaviour)
@@ -147,6 +147,14 @@ fn limits(server: bool) -> ConnectionLimits {
         .with_max_established(Some(total))
         // A quarter is left for connections of our own choice: an eclipse needs all of them.
         .with_max_established_incoming(Some(total - total / 4))
+}
+
+/// The library would let a partner open 512 streams, each with a quarter of a MiB that waits unread.
+fn tune_yamux() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    // Counted are both sides' streams.
+    config.set_max_num_streams(2 * STREAMS as usize);
+    config
 }
 
 fn tune_quic(mut config: quic::Config) -> quic::Config {

@@ -20,7 +20,7 @@ use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control};
 use nix::errno::Errno;
 use quinn_udp::RecvMeta;
 
-use super::tables::{Strangers, Told};
+use super::tables::{Strangers, Talkers, Told};
 use super::{Control, LONGEST_EXCEPTION, Published, Stop};
 use crate::clock::Clock;
 use crate::limiter::Limiter;
@@ -58,6 +58,7 @@ struct Opener {
     limiter: Limiter,
     stun: Limiter,
     told: Told,
+    talkers: Talkers,
     strangers: Strangers,
     writer: Writer,
 }
@@ -112,6 +113,8 @@ struct Messages<'a> {
     front: usize,
     from: Locator,
     receiver: u32,
+    /// When the batch was read.
+    now: Instant,
 }
 
 impl Messages<'_> {
@@ -144,6 +147,7 @@ impl Inward {
             limiter: Limiter::default(),
             stun: Limiter::default(),
             told: Told::default(),
+            talkers: Talkers::default(),
             strangers: Strangers::default(),
             writer,
         };
@@ -197,7 +201,7 @@ impl Opener {
             match classify(datagram) {
                 Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
                     let from = Locator::Direct(joined.sender);
-                    at = self.data(table, Messages { joined, front: 0, from, receiver }, at, now);
+                    at = self.data(table, Messages { joined, front: 0, from, receiver, now }, at);
                 }
                 Some(Frame::Relay(..)) => at = self.relay(table, joined, at, now),
                 frame => {
@@ -270,8 +274,8 @@ impl Opener {
             let inner = &datagram[RELAY_HEADER..];
             match classify(inner) {
                 Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
-                    let messages = Messages { joined, front: RELAY_HEADER, from, receiver };
-                    at = self.data(table, messages, at, now);
+                    let messages = Messages { joined, front: RELAY_HEADER, from, receiver, now };
+                    at = self.data(table, messages, at);
                     continue;
                 }
                 Some(Frame::Wireguard(_)) => self.submit(from, inner, now),
@@ -282,12 +286,12 @@ impl Opener {
     }
 
     /// Data messages of one session from `start` on; where they end.
-    fn data(&mut self, table: &Table, messages: Messages<'_>, start: usize, now: Instant) -> usize {
+    fn data(&mut self, table: &Table, messages: Messages<'_>, start: usize) -> usize {
         let Some(slot) = table.by_receiver(messages.receiver) else {
             let end = messages.joined.run_end(start, |datagram| messages.is_one(datagram));
             self.counters().count_many(Reason::UnknownSession, messages.joined.count(start, end));
             let from = messages.from.remote();
-            if self.strangers.admit(from, now) {
+            if self.strangers.admit(from, messages.now) {
                 self.control.tell(Exception::Stranger { from });
             }
             return end;
@@ -304,7 +308,7 @@ impl Opener {
         }
         slot.counters.received(bytes);
         if authentic {
-            self.heard(slot, messages.from, now);
+            self.heard(slot, messages.from, messages.now);
         }
         at
     }
@@ -326,7 +330,7 @@ impl Opener {
             match tunnel.open(message, room) {
                 Opened::Packet(len) => {
                     *authentic = true;
-                    if self.deliver(table, slot, messages.from, len) {
+                    if self.deliver(table, slot, messages, len) {
                         *bytes += len as u64;
                     }
                 }
@@ -340,7 +344,7 @@ impl Opener {
 
     /// The next `len` bytes of the arena are a packet of `slot`'s peer. Whether it is data, which keeps the peer awake;
     /// control messages do not.
-    fn deliver(&mut self, table: &Table, slot: &Slot, from: Locator, len: usize) -> bool {
+    fn deliver(&mut self, table: &Table, slot: &Slot, messages: &Messages<'_>, len: usize) -> bool {
         let packet = self.writer.peek(len);
         let Ok(ip) = IpPacket::parse(packet) else {
             self.counters().count(Reason::Malformed);
@@ -352,8 +356,12 @@ impl Opener {
                 return true;
             }
             Decision::Control if len > LONGEST_EXCEPTION => self.counters().count(Reason::BadMessage),
+            Decision::Control if !self.talkers.admit(slot, messages.now) => {
+                self.counters().count(Reason::RateLimited);
+            }
             Decision::Control => {
-                self.control.tell(Exception::Control { slot: slot.id, from, packet: packet.to_vec() });
+                let (from, packet) = (messages.from, packet.to_vec());
+                self.control.tell(Exception::Control { slot: slot.id, from, packet });
             }
             Decision::Drop(reason) => self.counters().count(reason),
         }

@@ -87,7 +87,8 @@ impl Outward {
         Self { tun, table, clock, batch, sealer }
     }
 
-    pub(super) fn run(mut self, stop: &Stop) {
+    /// Until the end, or until the device is `lost`.
+    pub(super) fn run(mut self, stop: &Stop, lost: impl FnOnce()) {
         let mut broken = false;
         while stop.wait(self.tun.as_fd(), None).is_some() {
             loop {
@@ -98,6 +99,8 @@ impl Outward {
                 match read {
                     Ok(()) if !stop.is_set() => broken = false,
                     Ok(()) | Err(Errno::EAGAIN) => break,
+                    // The kernel has detached us from a device that somebody deleted.
+                    Err(Errno::EBADFD) => return lost(),
                     Err(error) => {
                         if !std::mem::replace(&mut broken, true) {
                             tracing::warn!(device = self.tun.name(), %error, "the TUN device gives errors");

@@ -77,9 +77,16 @@ pub(super) fn close_to_others(path: &Path) -> Result<(), Failure> {
 }
 
 /// A file for us alone, made if it is not there; a symbolic link is not followed.
-pub(super) fn open_private(path: &Path) -> io::Result<File> {
+pub(crate) fn open_private(path: &Path) -> io::Result<File> {
     let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-    OpenOptions::new().read(true).write(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(no_follow)
+        .open(path)
 }
 
 /// The name under which a file is written until it is whole.
