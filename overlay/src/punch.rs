@@ -34,6 +34,11 @@ const PAUSES: [Duration; 7] = [
 const JOIN_AGAIN: Duration = Duration::from_millis(400);
 /// Addresses tried at once: a whereabouts' candidates and a few that were seen.
 const MAX_TARGETS: usize = 16;
+/// Probes that an address gets at once before it has answered: three bursts. It is the peer's word alone that the
+/// address is its own, and it may be a third party's.
+const UNPROVED: u16 = 12;
+/// Afterwards one in this time, for ever: what came back is found, and a third party hears next to nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Probes remembered: two bursts at all targets.
 const MAX_OUTSTANDING: usize = 128;
 
@@ -51,6 +56,8 @@ pub enum Due {
 pub struct Punch {
     targets: BTreeMap<SocketAddr, Method>,
     outstanding: VecDeque<(u64, SocketAddr, Instant)>,
+    /// Addresses that have not answered: probes sent, and the last. Outlives the targets, which the peer may change.
+    unproved: BTreeMap<SocketAddr, (u16, Instant)>,
     /// The burst under way: its start and the tries made.
     burst: Option<(Instant, usize)>,
     next_burst: Option<Instant>,
@@ -66,6 +73,7 @@ impl Punch {
         Self {
             targets: BTreeMap::new(),
             outstanding: VecDeque::new(),
+            unproved: BTreeMap::new(),
             burst: None,
             next_burst: None,
             pauses: 0,
@@ -135,12 +143,24 @@ impl Punch {
             self.outstanding.pop_front();
         }
         self.outstanding.push_back((token, at, now));
+        if self.unproved.len() >= 4 * MAX_TARGETS && !self.unproved.contains_key(&at) {
+            let oldest = self.unproved.iter().min_by_key(|(_, (_, last))| *last).map(|(at, _)| *at);
+            oldest.map(|at| self.unproved.remove(&at));
+        }
+        let (probes, last) = self.unproved.entry(at).or_insert((0, now));
+        (*probes, *last) = (probes.saturating_add(1), now);
+    }
+
+    /// Whether an address may be probed now, by what it has got without an answer.
+    fn may_probe(&self, at: &SocketAddr, now: Instant) -> bool {
+        self.unproved.get(at).is_none_or(|(probes, last)| *probes < UNPROVED || now.since(*last) >= PATIENCE)
     }
 
     /// An answer came: which target it proves, how that was found, and the round trip.
     pub fn answered(&mut self, token: u64, now: Instant) -> Option<(SocketAddr, Method, Duration)> {
         let at = self.outstanding.iter().position(|(sent, ..)| *sent == token)?;
         let (_, target, sent) = self.outstanding.remove(at)?;
+        self.unproved.remove(&target);
         Some((target, self.targets.get(&target).copied().unwrap_or(Method::Punched), now.since(sent)))
     }
 
@@ -157,7 +177,7 @@ impl Punch {
         if let Some((start, tries)) = self.burst
             && start + BURST[tries] <= now
         {
-            due.extend(self.targets.keys().copied().map(Due::Probe));
+            due.extend(self.targets.keys().filter(|at| self.may_probe(at, now)).copied().map(Due::Probe));
             // Woken late, we try once for all that was missed.
             let missed = BURST[tries..].iter().take_while(|pause| start + **pause <= now).count();
             self.burst = (tries + missed < BURST.len()).then_some((start, tries + missed));
@@ -207,6 +227,23 @@ mod tests {
         assert_eq!(punch.poll_timeout(), Some(at(420)));
         assert_eq!(punch.handle_timeout(at(2000)), [Due::Probe(target())]);
         assert_eq!(punch.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_third_party_hears_little_whatever_the_peer_says() {
+        let mut punch = Punch::new();
+        let mut probes = 0;
+        for ms in (0..60_000).step_by(20) {
+            punch.forget_targets();
+            punch.saw(target(), Method::Punched);
+            punch.join(at(ms));
+            for due in punch.handle_timeout(at(ms)) {
+                assert_eq!(due, Due::Probe(target()));
+                punch.sent(probes, target(), at(ms));
+                probes += 1;
+            }
+        }
+        assert!((12..=24).contains(&probes), "{probes} probes in a minute");
     }
 
     #[test]
