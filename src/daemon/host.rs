@@ -57,7 +57,7 @@ impl World for Host {
     }
 
     fn record(&mut self, entries: &[Entry]) -> Result<(), Failure> {
-        self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.record(entries))
+        self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.record(entries))
     }
 
     fn keep_passport(&mut self, credential: &Credential) -> Result<(), Failure> {
