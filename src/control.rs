@@ -170,6 +170,9 @@ impl<W: World> Control<W> {
             self.carry_out();
             self.on_deadlines();
         }
+        if self.unsaved.failure().is_some() {
+            self.save();
+        }
         self.lost.map_or(Ok(()), Err)
     }
 

@@ -153,7 +153,7 @@ pub fn invite_offline(state: &Path, request: InviteRequest) -> Result<String, Fa
     let state = StateDir::open(state)?;
     let _lock = state.lock()?;
     let saved = state.load()?;
-    let (mut login, ledger) = login_server(&state, &saved)?.ok_or_else(|| {
+    let (mut login, mut ledger) = login_server(&state, &saved)?.ok_or_else(|| {
         Failure::new(
             ExitCode::NotPermitted,
             format!("the node in {} has no login role", state.path().display()),
@@ -258,7 +258,7 @@ fn foreign_routes(state: &StateDir) -> Result<Vec<(IpNetwork, String)>, Failure>
 /// The login server and its ledger, if this node has the role.
 fn login_server(state: &StateDir, saved: &Saved) -> Result<Option<(LoginServer, Ledger)>, Failure> {
     let Some(grant) = saved.grant.clone() else { return Ok(None) };
-    let ledger = Ledger::open(&state.ledger())?;
+    let mut ledger = Ledger::open(&state.ledger())?;
     let login = LoginServer::new(saved.network.clone(), grant, saved.keys.node.clone(), ledger.load()?);
     let login = login.map_err(|why| {
         Failure::other(

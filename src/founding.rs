@@ -178,7 +178,7 @@ fn first_passport(
     {
         return Err(Failure::other(format!("{}: {error}", ledger.display()), "remove it and try again"));
     }
-    let ledger = Ledger::create(&ledger)?;
+    let mut ledger = Ledger::create(&ledger)?;
     let mut server =
         LoginServer::new(network.clone(), grant, keys.node.clone(), []).map_err(|error| unmade(&error))?;
     let roles = Roles::PEER.with(Roles::SUPER_PEER).with(Roles::LOGIN);

@@ -23,7 +23,8 @@ const LEASE: u8 = 4;
 
 /// A login server's ledger. One process at a time: the state directory's lock sees to that.
 pub struct Ledger {
-    database: Database,
+    /// None after an error: redb takes nothing more until its file is opened anew, whatever room there is.
+    database: Option<Database>,
     path: PathBuf,
 }
 
@@ -44,9 +45,8 @@ impl Ledger {
         let database = Database::builder().set_cache_size(CACHE).create(path);
         let database = database.map_err(|error| failed(path, &error.into()))?;
         close_to_others(path)?;
-        let ledger = Self { database, path: path.to_owned() };
-        ledger.write(&[]).map_err(|error| failed(path, &error))?;
-        Ok(ledger)
+        write(&database, &[]).map_err(|error| failed(path, &error))?;
+        Ok(Self { database: Some(database), path: path.to_owned() })
     }
 
     /// Open a ledger that was begun before. A crash in the middle of a change is repaired to the state before it.
@@ -55,25 +55,17 @@ impl Ledger {
     /// The file can't be read, or is damaged, or gone; it is named. An empty one is not taken for a new one: all
     /// addresses would be given out again.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let length = std::fs::metadata(path).map(|about| about.len());
-        match length {
-            Ok(0) => return Err(damaged(path)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(damaged(path)),
-            Err(error) => return Err(failed(path, &redb::Error::Io(error))),
-            Ok(_) => {}
-        }
-        let database = Database::builder().set_cache_size(CACHE).open(path);
-        let database = database.map_err(|error| failed(path, &error.into()))?;
-        Ok(Self { database, path: path.to_owned() })
+        Ok(Self { database: Some(open(path)?), path: path.to_owned() })
     }
 
     /// Every row, as [`frejus_overlay::login::LoginServer::new`] takes them.
     ///
     /// # Errors
     /// The file can't be read, or a row is not one.
-    pub fn load(&self) -> Result<Vec<Entry>, Failure> {
+    pub fn load(&mut self) -> Result<Vec<Entry>, Failure> {
+        let database = self.database()?;
         let read = || -> Result<Vec<Option<Entry>>, redb::Error> {
-            let rows = self.database.begin_read()?.open_table(ROWS)?;
+            let rows = database.begin_read()?.open_table(ROWS)?;
             let entries = rows.iter()?.map(|row| Ok(postcard::from_bytes(row?.1.value()).ok()));
             entries.collect()
         };
@@ -86,37 +78,61 @@ impl Ledger {
     ///
     /// # Errors
     /// They are not on disk: whatever was to follow from them must not happen.
-    pub fn record(&self, entries: &[Entry]) -> Result<(), Failure> {
+    pub fn record(&mut self, entries: &[Entry]) -> Result<(), Failure> {
         if entries.is_empty() {
             return Ok(());
         }
-        self.write(entries).map_err(|error| failed(&self.path, &error))
+        let written = write(self.database()?, entries);
+        written.map_err(|error| {
+            self.database = None;
+            failed(&self.path, &error)
+        })
     }
 
-    fn write(&self, entries: &[Entry]) -> Result<(), redb::Error> {
-        // The default durability of redb: synced when the commit returns.
-        let change = self.database.begin_write()?;
-        {
-            let mut rows = change.open_table(ROWS)?;
-            for entry in entries {
-                match row(entry) {
-                    Row::Put(key) => {
-                        let value = postcard::to_stdvec(entry).expect("entries are plain data");
-                        rows.insert(key.as_slice(), value.as_slice())?;
-                    }
-                    Row::Strike(key) => _ = rows.remove(key.as_slice())?,
-                    Row::StrikeInvitation(digest) => {
-                        rows.remove(key(INVITATION, &[&digest]).as_slice())?;
-                        let first = key(USE, &[&digest, &[0; 32]]);
-                        let last = key(USE, &[&digest, &[0xff; 32]]);
-                        rows.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
-                    }
+    fn database(&mut self) -> Result<&Database, Failure> {
+        let open = match self.database.take() {
+            Some(open) => open,
+            None => open(&self.path)?,
+        };
+        Ok(self.database.insert(open))
+    }
+}
+
+fn open(path: &Path) -> Result<Database, Failure> {
+    let length = std::fs::metadata(path).map(|about| about.len());
+    match length {
+        Ok(0) => return Err(damaged(path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(damaged(path)),
+        Err(error) => return Err(failed(path, &redb::Error::Io(error))),
+        Ok(_) => {}
+    }
+    let database = Database::builder().set_cache_size(CACHE).open(path);
+    database.map_err(|error| failed(path, &error.into()))
+}
+
+fn write(database: &Database, entries: &[Entry]) -> Result<(), redb::Error> {
+    // The default durability of redb: synced when the commit returns.
+    let change = database.begin_write()?;
+    {
+        let mut rows = change.open_table(ROWS)?;
+        for entry in entries {
+            match row(entry) {
+                Row::Put(key) => {
+                    let value = postcard::to_stdvec(entry).expect("entries are plain data");
+                    rows.insert(key.as_slice(), value.as_slice())?;
+                }
+                Row::Strike(key) => _ = rows.remove(key.as_slice())?,
+                Row::StrikeInvitation(digest) => {
+                    rows.remove(key(INVITATION, &[&digest]).as_slice())?;
+                    let first = key(USE, &[&digest, &[0; 32]]);
+                    let last = key(USE, &[&digest, &[0xff; 32]]);
+                    rows.retain_in(first.as_slice()..=last.as_slice(), |_, _| false)?;
                 }
             }
         }
-        change.commit()?;
-        Ok(())
     }
+    change.commit()?;
+    Ok(())
 }
 
 fn row(entry: &Entry) -> Row {

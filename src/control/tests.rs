@@ -83,7 +83,7 @@ fn founder() -> (Control<Fake>, JoinCode) {
     };
     found(&state, &wishes, now.unix).unwrap();
     let saved = state.load().unwrap();
-    let ledger = Ledger::open(&state.ledger()).unwrap();
+    let mut ledger = Ledger::open(&state.ledger()).unwrap();
     let mut login = LoginServer::new(
         saved.network.clone(),
         saved.grant.unwrap(),

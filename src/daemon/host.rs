@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use crate::control::World;
 use crate::directory::DirectoryHandle;
 use crate::failure::Failure;
-use crate::forward::Published;
+use crate::forward::{self, Published};
 use crate::ledger::Ledger;
 use crate::report;
 use crate::state::{Lock, StateDir};
@@ -57,7 +57,7 @@ impl World for Host {
     }
 
     fn record(&mut self, entries: &[Entry]) -> Result<(), Failure> {
-        self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.record(entries))
+        self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.record(entries))
     }
 
     fn keep_passport(&mut self, credential: &Credential) -> Result<(), Failure> {
@@ -83,11 +83,11 @@ impl World for Host {
     }
 
     fn counters(&self) -> report::Counters {
-        let sum = |of: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|counters| of(counters)).sum();
-        let dropped = Drop::ALL.iter().map(|reason| (reason.name().to_owned(), sum(&|c| c.dropped(*reason))));
+        let sum = forward::sum(self.counters.iter().map(Arc::as_ref));
+        let dropped = Drop::ALL.iter().map(|reason| (reason.name().to_owned(), sum.dropped(*reason)));
         report::Counters {
-            packets_out: sum(&|c| c.packets_out.load(Ordering::Relaxed)),
-            packets_in: sum(&|c| c.packets_in.load(Ordering::Relaxed)),
+            packets_out: sum.packets_out.load(Ordering::Relaxed),
+            packets_in: sum.packets_in.load(Ordering::Relaxed),
             dropped: dropped.filter(|(_, packets)| *packets > 0).collect(),
         }
     }

@@ -61,7 +61,7 @@ impl Founder {
         let life = Duration::from_secs(86_400);
         let wishes = Wishes { network: "mymed", prefix, node: Some("s"), passport_life: life, routes: &[] };
         found(&state, &wishes, NOW).unwrap();
-        let ledger = Ledger::open(&state.ledger()).unwrap();
+        let mut ledger = Ledger::open(&state.ledger()).unwrap();
         let saved = state.load().unwrap();
         let (network, grant) = (saved.network.clone(), saved.grant.clone().unwrap());
         let mut server =

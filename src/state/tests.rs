@@ -232,18 +232,25 @@ fn what_may_not_be_read_is_not_permitted() {
 }
 
 /// A file system of a few pages, gone with the value.
-struct Tiny(tempfile::TempDir);
+pub(crate) struct Tiny(tempfile::TempDir);
 
 impl Tiny {
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount(kib: u32) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = is_root()
             && Command::new("mount")
-                .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+                .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"])
                 .arg(dir.path())
                 .status()
                 .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("SKIPPED: no tmpfs can be mounted here, so no full disk");
+        }
         mounted.then(|| Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 
@@ -255,10 +262,7 @@ impl Drop for Tiny {
 
 #[test]
 fn a_full_disk_loses_nothing() {
-    let Some(tiny) = Tiny::mount() else {
-        eprintln!("SKIPPED: no tmpfs can be mounted here, so no full disk");
-        return;
-    };
+    let Some(tiny) = Tiny::mount(64) else { return };
     let state = StateDir::create(&tiny.0.path().join("mymed")).unwrap();
     let keys = state.keys().unwrap();
     let genesis = Signed::from_bytes(vec![7; 100]);
