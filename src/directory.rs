@@ -10,8 +10,10 @@ mod listen;
 mod naming;
 mod neighbours;
 mod queries;
+mod reachability;
 mod store;
 mod task;
+mod transport;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,6 +28,7 @@ use tokio::sync::mpsc;
 
 pub use admission::NODES_PER_PREFIX;
 pub use naming::{node_id, peer_id, protocol_name};
+pub use reachability::PROBE_INTERVAL;
 pub use store::MAX_VALUE;
 
 /// Commands that may wait for the directory: every peer of a busy node asking at once, and no more.
@@ -75,6 +78,8 @@ pub struct DirectoryConfig {
     pub listen: Vec<SocketAddr>,
     /// Whether to keep records for others and answer their queries.
     pub server: bool,
+    /// How often a client asks super peers to dial it back, to serve as long as they can; none: it stays a client.
+    pub promotion: Option<Duration>,
     /// Where a server is reached from outside; empty: at the addresses it listens on.
     pub advertise: Vec<SocketAddr>,
     /// Routing table entries per IPv4 /24 or IPv6 /48, named neighbours apart.
@@ -92,6 +97,7 @@ impl DirectoryConfig {
             key,
             listen: Vec::new(),
             server: false,
+            promotion: None,
             advertise: Vec::new(),
             nodes_per_prefix: NODES_PER_PREFIX,
             transports: Transports::default(),
@@ -105,6 +111,7 @@ impl fmt::Debug for DirectoryConfig {
             .field("network", &self.network)
             .field("listen", &self.listen)
             .field("server", &self.server)
+            .field("promotion", &self.promotion)
             .field("advertise", &self.advertise)
             .field("nodes_per_prefix", &self.nodes_per_prefix)
             .field("transports", &self.transports)
@@ -152,7 +159,7 @@ impl Directory {
     ) -> Result<DirectoryHandle, DirectoryError> {
         let _context = runtime.enter();
         let listening = listen::reserve(&config.listen, config.transports)?;
-        let mut swarm = behaviour::build(&config, check)?;
+        let mut swarm = behaviour::build(&config, &listening, check)?;
         listen::listen(&mut swarm, &listening, config.transports)?;
         for &at in &config.advertise {
             for address in naming::multiaddrs(at, config.transports) {

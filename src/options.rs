@@ -111,7 +111,8 @@ pub struct UpOptions {
     pub socket: PathBuf,
     /// Where to listen; empty: [`DEFAULT_PORT`] on every address, or another port if it is taken.
     pub listen: Vec<SocketAddr>,
-    /// Where the directory listens; none: the port after the first of `listen`.
+    /// Where the directory listens; none: the port after that of `listen`, and for a peer another one, or none, if
+    /// it is taken.
     pub directory_listen: Option<SocketAddr>,
     /// Addresses that others are told, beyond what the node finds out itself.
     pub advertise: Vec<SocketAddr>,

@@ -57,12 +57,12 @@ pub enum Reply {
         /// The command's.
         id: CommandId,
         /// Look-up: something was found. Publication: at least one other node took it, or this node, being
-        /// a server, keeps it itself.
+        /// a super peer, keeps it itself.
         ok: bool,
     },
     /// How the directory stands; sent on every change.
     State {
-        /// Whether this node stores records for others.
+        /// Whether this node stores records for others: a super peer always, a peer while it is reachable.
         server: bool,
         /// Nodes in the routing table.
         peers: usize,

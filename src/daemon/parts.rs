@@ -193,7 +193,7 @@ fn split(code: ExitCode, text: &str, otherwise: &str) -> Failure {
     Failure::new(code, what, mend)
 }
 
-/// The directory and the port it serves at; 0 if it serves nobody.
+/// The directory and the port that others are told; 0 if it is no super peer's.
 fn directory(
     options: &UpOptions,
     saved: &Saved,
@@ -204,15 +204,16 @@ fn directory(
     clock: &Clock,
 ) -> Result<(DirectoryHandle, u16), Failure> {
     let mut config = DirectoryConfig::new(saved.network.id, saved.keys.node.to_bytes());
-    let mut port = 0;
+    let port = match directory_port(options.directory_listen, udp.port()) {
+        Err(failure) if serves => return Err(failure),
+        port => port.unwrap_or(0),
+    };
+    config.listen = options.directory_listen.map_or_else(|| beside(udp, port), |at| vec![at]);
+    config.server = serves;
     if serves {
-        port = directory_port(options.directory_listen, udp.port())?;
-        config.server = true;
-        config.listen = options.directory_listen.map_or_else(
-            || udp.local().iter().map(|at| SocketAddr::new(at.ip(), port)).collect(),
-            |at| vec![at],
-        );
         config.advertise = options.advertise.iter().map(|at| SocketAddr::new(at.ip(), port)).collect();
+    } else {
+        config.promotion = Some(directory::PROBE_INTERVAL);
     }
     let (network, clock) = (saved.network.clone(), clock.clone());
     let check: directory::Check = Arc::new(move |key, value| {
@@ -220,16 +221,44 @@ fn directory(
         let checked = record::check(&network, key, value, now).map_err(|why| why.to_string())?;
         Ok(directory::Checked { sequence: checked.sequence(), expires_in: checked.expires_in(now) })
     });
-    let news = news.clone();
-    let replies: directory::Replies = Box::new(move |reply| _ = news.try_send(News::Reply(reply)));
-    let handle = Directory::spawn(runtime.handle(), config, check, replies).map_err(|error| {
-        let code = match error {
-            DirectoryError::PortTaken(_) => ExitCode::Conflict,
-            DirectoryError::Listen { .. } | DirectoryError::Transport(_) => ExitCode::Other,
-        };
-        split(code, &error.to_string(), "check --directory-listen")
-    })?;
-    Ok((handle, port))
+    let spawn = |config| {
+        let news = news.clone();
+        let replies: directory::Replies = Box::new(move |reply| _ = news.try_send(News::Reply(reply)));
+        Directory::spawn(runtime.handle(), config, Arc::clone(&check), replies)
+    };
+    let required = serves || options.directory_listen.is_some();
+    let handle = spawn_somewhere(config, required, udp, spawn).map_err(directory_failure)?;
+    Ok((handle, if serves { port } else { 0 }))
+}
+
+/// Nobody was told a peer's directory port: if it is taken another one does, or none, and the node stays a client.
+fn spawn_somewhere(
+    config: DirectoryConfig,
+    required: bool,
+    udp: &Udp,
+    spawn: impl Fn(DirectoryConfig) -> Result<DirectoryHandle, DirectoryError>,
+) -> Result<DirectoryHandle, DirectoryError> {
+    let another = DirectoryConfig { listen: beside(udp, 0), ..config.clone() };
+    let nowhere = DirectoryConfig { listen: Vec::new(), ..config.clone() };
+    match spawn(config) {
+        Err(DirectoryError::PortTaken(_) | DirectoryError::Listen { .. }) if !required => {
+            spawn(another).or_else(|_| spawn(nowhere))
+        }
+        done => done,
+    }
+}
+
+/// The addresses that the data port listens on, with another port.
+fn beside(udp: &Udp, port: u16) -> Vec<SocketAddr> {
+    udp.local().iter().map(|at| SocketAddr::new(at.ip(), port)).collect()
+}
+
+fn directory_failure(error: DirectoryError) -> Failure {
+    let code = match error {
+        DirectoryError::PortTaken(_) => ExitCode::Conflict,
+        DirectoryError::Listen { .. } | DirectoryError::Transport(_) => ExitCode::Other,
+    };
+    split(code, &error.to_string(), "check --directory-listen")
 }
 
 /// The next number after our own, unless another was asked for.
@@ -298,6 +327,10 @@ fn reachable(bound: &[SocketAddr], hosts: &[IpAddr]) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use frejus_overlay::id::NetworkId;
+
     use super::*;
 
     #[test]
@@ -305,5 +338,26 @@ mod tests {
         assert_eq!(directory_port(None, 51860), Ok(51861));
         assert_eq!(directory_port(Some("0.0.0.0:7".parse().unwrap()), 65535), Ok(7));
         assert_eq!(directory_port(None, 65535).unwrap_err().code, ExitCode::Usage);
+    }
+
+    #[test]
+    fn a_peer_gives_way_where_its_directory_port_is_taken() {
+        let runtime = Runtime::new().unwrap();
+        let _context = runtime.enter();
+        let any = Listen { v4: Some(Ipv4Addr::LOCALHOST), v6: None, port: PortChoice::Required(0) };
+        let udp = Udp::bind(any).unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap();
+        let mut config = DirectoryConfig::new(NetworkId([1; 32]), [1; 32]);
+        config.listen = vec![taken];
+        let spawn = |config| {
+            let check: directory::Check = Arc::new(|_, _| Err("no records here".to_owned()));
+            Directory::spawn(runtime.handle(), config, check, Box::new(|_| {}))
+        };
+        let refused = spawn_somewhere(config.clone(), true, &udp, spawn);
+        assert!(matches!(refused, Err(DirectoryError::PortTaken(at)) if at == taken), "it was asked for");
+        let handle = spawn_somewhere(config, false, &udp, spawn).unwrap();
+        let [at] = handle.listening() else { panic!("one address: {:?}", handle.listening()) };
+        assert!(at.ip() == taken.ip() && at.port() != taken.port() && at.port() != 0, "{at}");
     }
 }

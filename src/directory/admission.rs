@@ -77,6 +77,12 @@ pub(super) fn plausible(claimed: Vec<Multiaddr>, seen: IpAddr) -> Vec<Multiaddr>
     good
 }
 
+/// Whether `ip` can be seen from as far as the farthest of `others`: a private address serves a network whose super
+/// peers have private ones only, and is a dead end for a network that spans the Internet.
+pub(super) fn seen_as_far(ip: IpAddr, others: impl Iterator<Item = IpAddr>) -> bool {
+    reach(ip).is_some_and(|own| others.filter_map(reach).all(|other| other <= own))
+}
+
 /// `None` for what nobody can be reached at.
 fn reach(ip: IpAddr) -> Option<Reach> {
     let ip = ip.to_canonical();
@@ -150,6 +156,17 @@ mod tests {
                 assert!(admission.admit(PeerId::random(), ip(at), false), "{at}");
             }
         }
+    }
+
+    #[test]
+    fn a_private_address_serves_a_private_network_only() {
+        let far = |own: &str, others: &[&str]| seen_as_far(ip(own), others.iter().map(|other| ip(other)));
+        assert!(far("192.168.1.2", &["192.168.1.1", "127.0.0.1"]));
+        assert!(far("203.0.113.2", &["192.168.1.1", "198.51.100.1"]));
+        assert!(far("127.0.0.1", &["127.0.0.1"]));
+        assert!(!far("192.168.1.2", &["192.168.1.1", "198.51.100.1"]));
+        assert!(!far("127.0.0.1", &["10.0.0.1"]));
+        assert!(!far("0.0.0.0", &[]));
     }
 
     #[test]

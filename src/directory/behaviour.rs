@@ -2,6 +2,7 @@
 //!
 //! Never handles an event: the task does.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use libp2p::connection_limits::ConnectionLimits;
 use libp2p::identity::Keypair;
 use libp2p::kad::{self, BucketInserts, Caching, Mode, StoreInserts};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{Swarm, SwarmBuilder, connection_limits, identify, noise, quic, tcp, yamux};
+use libp2p::{Swarm, SwarmBuilder, connection_limits, identify, quic, yamux};
 
+use super::reachability::Reachability;
 use super::store::Store;
+use super::transport::Apart;
 use super::{Check, DirectoryConfig, DirectoryError, naming};
 
 /// A walk that has not ended by then won't: about three hops, each with a dead entry or two.
@@ -23,10 +26,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Dialling one node, handshake included; likewise.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often a server refreshes its buckets: 49 others at some 10 kB a connection are 13 kbit/s.
-const BOOTSTRAP_SERVER: Duration = Duration::from_secs(300);
+/// How often a super peer refreshes its buckets: 49 others at some 10 kB a connection are 3.3 kbit/s, and a promoted
+/// peer, which all of them may then talk to, stays below 5 kbit/s too.
+const BOOTSTRAP_SERVER: Duration = Duration::from_secs(1200);
 
-/// How often a client does: it learns from its walks, and must stay below 5 kbit/s in all.
+/// How often a peer does, promoted or not: it learns from its walks, and must stay below 5 kbit/s in all.
 const BOOTSTRAP_CLIENT: Duration = Duration::from_secs(3600);
 
 /// Nodes that keep a record, and that a walk asks at its end. Half of 50 servers may vanish at once and a record
@@ -70,7 +74,7 @@ const PENDING: u32 = 128;
 /// Connections of a server: 5,500 nodes with one connection a minute on 50 servers are 110, ten times over.
 const CONNECTIONS_SERVER: u32 = 1024;
 
-/// Connections of a client: walks under way, and nobody dials it.
+/// Connections of a client: walks under way; or of a promoted one: its share of the others' walks.
 const CONNECTIONS_CLIENT: u32 = 192;
 
 /// The protocols of a directory node.
@@ -80,19 +84,23 @@ pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) kad: kad::Behaviour<Store>,
+    pub(super) reachability: Reachability,
 }
 
-/// Builds the node. Must run in the context of the runtime that will drive it.
-pub(super) fn build(config: &DirectoryConfig, check: Check) -> Result<Swarm<Behaviour>, DirectoryError> {
+/// Builds the node that will listen on `listening`. Must run in the context of the runtime that will drive it.
+pub(super) fn build(
+    config: &DirectoryConfig,
+    listening: &[SocketAddr],
+    check: Check,
+) -> Result<Swarm<Behaviour>, DirectoryError> {
     let refused = |why: String| DirectoryError::Transport(why);
     let keys = Keypair::ed25519_from_bytes(config.key).map_err(|error| refused(error.to_string()))?;
     let idle = if config.server { IDLE_SERVER } else { IDLE_CLIENT };
-    let behaviour = behaviour(config, &keys, check);
+    let behaviour = behaviour(config, listening, &keys, check);
     let builder = SwarmBuilder::with_existing_identity(keys)
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, tune_yamux)
+        .with_other_transport(|keys| Ok(Apart::new(keys, tune_quic, tune_yamux)?))
         .map_err(|error| refused(error.to_string()))?
-        .with_quic_config(tune_quic)
         .with_behaviour(|_| behaviour)
         .map_err(|error| refused(error.to_string()))?;
     Ok(builder
@@ -101,7 +109,7 @@ pub(super) fn build(config: &DirectoryConfig, check: Check) -> Result<Swarm<Beha
         .build())
 }
 
-fn behaviour(config: &DirectoryConfig, keys: &Keypair, check: Check) -> Behaviour {
+fn behaviour(config: &DirectoryConfig, listening: &[SocketAddr], keys: &Keypair, check: Check) -> Behaviour {
     let peer = keys.public().to_peer_id();
     let mut kad = kad::Behaviour::with_config(peer, Store::new(check), kademlia(config));
     kad.set_mode(Some(if config.server { Mode::Server } else { Mode::Client }));
@@ -109,12 +117,14 @@ fn behaviour(config: &DirectoryConfig, keys: &Keypair, check: Check) -> Behaviou
         .with_agent_version(concat!("frejus/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_interval(IDENTIFY_INTERVAL)
         .with_cache_size(0)
-        // Nobody needs to dial a client, and a server that says where it is reached knows better than its sockets.
+        // Nobody needs to dial a client, a promoted one is dialled where it was found reachable, and a server that
+        // says where it is reached knows better than its sockets.
         .with_hide_listen_addrs(!config.server || !config.advertise.is_empty());
     Behaviour {
         limits: connection_limits::Behaviour::new(limits(config.server)),
         identify: identify::Behaviour::new(identify),
         kad,
+        reachability: Reachability::new(peer, config, listening),
     }
 }
 

@@ -48,6 +48,11 @@ impl Neighbours {
         self.known.iter().any(|(known, _)| known == peer)
     }
 
+    /// All the addresses of all the named nodes.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.known.iter().flat_map(|(_, addresses)| addresses)
+    }
+
     /// The next few to dial, in turn.
     pub(super) fn next_few(&mut self) -> Vec<Neighbour> {
         self.due = None;

@@ -21,10 +21,11 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::admission::{ADDRESSES_PER_NODE, Admission, plausible};
+use super::admission::{ADDRESSES_PER_NODE, Admission, plausible, seen_as_far};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::neighbours::Neighbours;
 use super::queries::{Lookup, Publication, Queries};
+use super::reachability::Finding;
 use super::{DirectoryConfig, Replies, Transports, naming, store};
 
 /// How often what has expired is swept out; it is not handed out in the meantime either.
@@ -43,6 +44,8 @@ pub(super) struct Task {
     queries: Queries,
     /// Where each connected node's latest connection comes from or goes to.
     remotes: HashMap<PeerId, IpAddr>,
+    /// Where super peers have dialled this node, while that makes it a server.
+    promoted: Option<Multiaddr>,
     /// The last [`Reply::State`], and whether it may be out of date.
     reported: Option<(bool, usize)>,
     changed: bool,
@@ -60,6 +63,7 @@ impl Task {
             admission: Admission::new(config.nodes_per_prefix),
             queries: Queries::default(),
             remotes: HashMap::new(),
+            promoted: None,
             reported: None,
             changed: true,
         }
@@ -107,6 +111,7 @@ impl Task {
                 info,
                 ..
             })) => self.on_identified(peer_id, info),
+            SwarmEvent::Behaviour(BehaviourEvent::Reachability(finding)) => self.on_finding(finding),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 self.on_connected(peer_id, &endpoint);
             }
@@ -151,11 +156,11 @@ impl Task {
             tracing::debug!(id, %refusal, "own record refused");
         }
         if accepted.is_err() || self.queries.is_full() {
-            self.reply(Reply::Finished { id, ok: accepted.is_ok() && self.is_server() });
+            self.reply(Reply::Finished { id, ok: accepted.is_ok() && self.keeps() });
             return;
         }
         self.enter_table();
-        let kept = self.is_server();
+        let kept = self.keeps();
         match self.kad().put_record(record, Quorum::One) {
             Ok(query) => {
                 self.queries.publications.insert(query, Publication { id, kept });
@@ -179,6 +184,7 @@ impl Task {
                 continue;
             }
             self.neighbours.name(peer, addresses.clone());
+            self.swarm.behaviour_mut().reachability.may_ask(peer, &addresses);
             self.insert(peer, addresses);
         }
         if cut_off {
@@ -290,6 +296,38 @@ impl Task {
             self.remove(&peer);
         }
         self.on_lost();
+    }
+
+    // --- promotion ----------------------------------------------------------------------------------------
+
+    /// Serves while super peers can dial this node, at an address that everybody can see who sees them.
+    fn on_finding(&mut self, finding: Finding) {
+        let address = match finding {
+            Finding::Reachable(address) => Some(address),
+            Finding::Unreachable => None,
+        };
+        let address = address.filter(|address| {
+            let others = self.neighbours.addresses().filter_map(naming::ip_of);
+            naming::ip_of(address).is_some_and(|ip| seen_as_far(ip, others))
+        });
+        if address == self.promoted {
+            return;
+        }
+        match &address {
+            Some(at) => tracing::info!(%at, "a super peer has reached this node: it serves the directory"),
+            None => tracing::info!("super peers no longer reach this node: a client of the directory again"),
+        }
+        // The address first: identify tells both in one message.
+        if let Some(address) = &address {
+            self.swarm.add_external_address(address.clone());
+        }
+        if let Some(old) = self.promoted.take() {
+            self.swarm.remove_external_address(&old);
+        }
+        let mode = if address.is_some() { Mode::Server } else { Mode::Client };
+        self.kad().set_mode(Some(mode));
+        self.promoted = address;
+        self.changed = true;
     }
 
     // --- the routing table --------------------------------------------------------------------------------
@@ -420,6 +458,11 @@ impl Task {
 
     fn reply(&self, reply: Reply) {
         (self.replies)(reply);
+    }
+
+    /// Whether a record is safe with this node alone: a promoted one comes and goes.
+    fn keeps(&self) -> bool {
+        self.is_server() && self.promoted.is_none()
     }
 
     fn is_server(&self) -> bool {

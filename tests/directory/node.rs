@@ -35,6 +35,16 @@ pub(crate) fn server(network: NetworkId, seed: u8) -> DirectoryConfig {
     DirectoryConfig { server: true, ..config(network, seed) }
 }
 
+/// A client that may become a server; asks every two seconds, which super peers bear.
+pub(crate) fn candidate(network: NetworkId, seed: u8) -> DirectoryConfig {
+    DirectoryConfig { promotion: Some(Duration::from_secs(2)), ..config(network, seed) }
+}
+
+/// A client that nobody can dial.
+pub(crate) fn deaf(network: NetworkId, seed: u8) -> DirectoryConfig {
+    DirectoryConfig { listen: Vec::new(), ..candidate(network, seed) }
+}
+
 /// Believes what the network signed.
 pub(crate) fn strict() -> Check {
     Arc::new(record::check)
@@ -142,6 +152,12 @@ impl Node {
             return;
         }
         self.wait_for(|reply| matches!(reply, Reply::State { peers, .. } if enough(*peers)));
+    }
+
+    pub(crate) fn wait_for_server(&mut self, wanted: bool) {
+        if self.state.is_none_or(|(server, _)| server != wanted) {
+            self.wait_for(|reply| matches!(reply, Reply::State { server, .. } if *server == wanted));
+        }
     }
 
     pub(crate) fn wait_for(&mut self, mut wanted: impl FnMut(&Reply) -> bool) -> Reply {
