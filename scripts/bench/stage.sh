@@ -1,0 +1,118 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # bench.sh, stage.sh and measure.sh share these variables with each other
+# The benchmark's stage: namespaces, a bridge, the processes on it, and how all of it goes away. Sourced, never run.
+
+tag=frbench-$$
+box=
+spaces=()
+pids=()     # alive until the end
+round_pids=() # alive until this system's turn is over
+
+# Whatever happens: our processes by their ids, our namespaces by their names, our directory.
+clean_up() {
+    local status=$? space
+    trap - EXIT INT TERM
+    set +e
+    stop "${round_pids[@]}" "${pids[@]}"
+    for space in "${spaces[@]}"; do ip netns del "$space" 2>/dev/null; done
+    [[ -z $box ]] || rm -rf "$box"
+    exit "$status"
+}
+
+# stop PID...: asks, waits up to five seconds each, then insists.
+stop() {
+    local pid
+    for pid in "$@"; do kill -TERM "$pid" 2>/dev/null; done
+    for pid in "$@"; do
+        for _ in {1..100}; do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.05
+        done
+        kill -KILL "$pid" 2>/dev/null
+        wait "$pid" 2>/dev/null
+    done
+    return 0
+}
+
+space() {
+    ip netns add "$tag-$1"
+    spaces+=("$tag-$1")
+    ip -n "$tag-$1" link set lo up
+}
+
+on() { local name=$1; shift; ip netns exec "$tag-$name" "$@"; }
+
+# plug NAME ADDRESS: a new namespace with eth0 (MTU 1500) on the bridge.
+plug() {
+    space "$1"
+    ip link add eth0 netns "$tag-$1" mtu 1500 type veth peer name "to-$1" netns "$tag-wan"
+    ip -n "$tag-wan" link set "to-$1" mtu 1500 master br0 up
+    ip -n "$tag-$1" addr add "$2/24" dev eth0
+    ip -n "$tag-$1" link set eth0 up
+}
+
+# The outer addresses: A and B are compared, S is the third that some systems need in order to meet.
+declare -A outer=([a]=203.0.113.1 [b]=203.0.113.2 [s]=203.0.113.101)
+
+set_the_stage() {
+    space wan
+    ip -n "$tag-wan" link add br0 mtu 1500 type bridge mcast_snooping 0
+    ip -n "$tag-wan" link set br0 up
+    local name
+    for name in a b s; do plug "$name" "${outer[$name]}"; done
+    ip -n "$tag-s" route add default dev eth0
+}
+
+# launch NAME COMMAND...: in the background of this turn; its words go to a log. The id is in $launched.
+launch() {
+    local name=$1
+    shift
+    ip netns exec "$tag-$name" "$@" >"$box/$system-$name.log" 2>&1 <&0 &
+    launched=$!
+    round_pids+=("$launched")
+    [[ $name != a ]] || daemon=$launched
+}
+
+# The same until the end of everything.
+launch_for_good() {
+    launch "$@"
+    unset 'round_pids[-1]'
+    pids+=("$launched")
+}
+
+# The words with which the process on NAME explains itself, in one line for a table.
+last_words() { grep -v '^ *$' "$box/$system-$1.log" 2>/dev/null | tail -n 1 | tr '|\n' '/ ' | cut -c 1-160; }
+
+# dress NAME DEVICE ADDRESS [MTU]: waits for the device that a daemon makes; then an address in a /24 of its own.
+dress() {
+    for _ in {1..500}; do
+        if on "$1" test -e "/sys/class/net/$2"; then
+            [[ -z ${4:-} ]] || ip -n "$tag-$1" link set "$2" mtu "$4"
+            ip -n "$tag-$1" addr add "$3/24" dev "$2" && ip -n "$tag-$1" link set "$2" up
+            return
+        fi
+        kill -0 "$launched" 2>/dev/null || break
+        sleep 0.01
+    done
+    refuse "no device $2: $(last_words "$1")"
+}
+
+# refuse REASON: this system is out, and the table says why.
+refuse() {
+    printf '%s\n' "$*" >"$raw/$system.refused"
+    return 1
+}
+
+# find_program VARIABLE PROGRAM [PACKAGE]: the path of a program, from the environment, or the search path, or the package that
+# the distribution has; in $found.
+find_program() {
+    found=${!1:-}
+    if [[ -n $found ]]; then
+        [[ -x $found ]] || { refuse "$1 names no program: $found"; return 1; }
+        return 0
+    fi
+    if ! has "$2" && [[ -n ${3:-} ]]; then
+        (install_missing "$2:$3") >/dev/null 2>&1 || { refuse "no package $3 that apt-get could install"; return 1; }
+    fi
+    found=$(command -v "$2") || { refuse "no $2 in the search path (or name it in $1)"; return 1; }
+}
