@@ -51,7 +51,7 @@ foreign_load() {
 foreign_share() {
     paste -d ' ' "$turn.$1.rest0" "$turn.$1.rest1" |
         tr -s ' ' | awk '{ for (i = 2; i <= 9; i++) { d = $(i + NF / 2) - $i; all += d; if (i == 5 || i == 6) idle += d } }
-            END { printf "%d", all > 0 ? 100 - 100 * idle / all : 0 }'
+            END { if (all) printf "%d", 100 - 100 * idle / all; else print 0 }'
 }
 
 # Gives others up to half a minute to finish what they do.
