@@ -240,8 +240,9 @@ Written by `{command}`; no figure here was typed by hand.
 Two network namespaces on one bridge, MTU 1500; both ends, both daemons and the traffic generator share the machine's
 cores. frejus's super peer and n2n's supernode stand in a third namespace; frejus was measured once its path was direct.
 Every system has its own defaults: frejus's device has an MTU of 1280, the WireGuard programs' 1420, nebula's 1300.
-veth hands segmented super-packets through unsegmented, which helps whoever uses them: a real network card is another
-test.
+The others are what the versions above say, mostly the distribution's packages: wireguard-go since 2023 and nebula since
+August 2026 have offloads and are several times as fast as their older selves. veth hands
+super-packets through unsegmented, which helps whoever sends them: a real network card is another test.
 
 {rounds} rounds, interleaved; each cell is the median of the rounds, and the ratio to {yardstick} the median of ratios
 taken within a round. The single TCP stream runs {seconds} s, every other run {side} s.
