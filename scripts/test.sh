@@ -89,7 +89,7 @@ documentation() {
         cargo doc --locked --workspace --no-deps --document-private-items
 }
 
-scripts() { shellcheck -x scripts/*.sh .ci/run && bash -n scripts/*.sh; }
+scripts() { shellcheck -x scripts/*.sh scripts/bench/*.sh .ci/run && bash -n scripts/*.sh; }
 
 # The laboratory starts the binary that users get. Two laboratories at a time suit two cores.
 laboratory() {
