@@ -64,6 +64,8 @@ pub(crate) struct Peer {
     /// We keep a tunnel with it at all times.
     pub(crate) is_home: bool,
     pub(crate) pings: BTreeMap<RequestId, Ping>,
+    /// When a newer passport was last asked for.
+    pub(crate) asked_anew: Instant,
     /// When a hint last made us doubt the session.
     pub(crate) doubted: Option<Instant>,
     /// No session was made since then.
@@ -105,6 +107,7 @@ impl Peer {
             dial: None,
             is_home: false,
             pings: BTreeMap::new(),
+            asked_anew: now,
             doubted: None,
             is_doubted: false,
             tick: now + TICK_IDLE,

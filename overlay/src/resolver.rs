@@ -110,11 +110,23 @@ impl Resolver {
         }
         self.absent.remove(subject);
         let member = self.node_of(subject, now);
+        self.look_up(subject, member, homes, now);
+        Known::Soon
+    }
+
+    /// Look for a newer passport and whereabouts of a node that is known: those will end soon.
+    pub fn refresh(&mut self, node: NodeId, homes: usize, now: Now) {
+        let subject = Subject::Node(node);
+        if !self.lookups.contains_key(&subject) && self.lookups.len() < LOOKUPS {
+            self.look_up(&subject, None, homes, now);
+        }
+    }
+
+    fn look_up(&mut self, subject: &Subject, member: Option<NodeId>, homes: usize, now: Now) {
         self.next_id = self.next_id.wrapping_add(1);
         let lookup = Lookup::new(self.next_id, subject.clone(), member, &self.network.id, homes, now.instant);
         self.lookups.insert(subject.clone(), lookup);
         self.settle(subject, now);
-        Known::Soon
     }
 
     /// The holder of `subject`, if its passport is known and still valid.

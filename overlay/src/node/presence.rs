@@ -24,7 +24,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 const REPEAT: Duration = Duration::from_millis(700);
 /// A publication that the directory did not take is tried again after this long.
 const RETRY: Duration = Duration::from_secs(5);
-/// Look whether the passport wants renewal this often.
+/// Look whether the passport wants renewal this often, or sixteen times in its life if that is more often: five of them
+/// fall into its last third, so that a few lost messages cost nothing.
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 /// Login servers asked at once; each answers for the nodes that it enrolled.
 const LOGIN_SERVERS: usize = 4;
@@ -259,7 +260,9 @@ impl Node {
     pub(super) fn on_presence_timeout(&mut self) {
         let now = self.now.instant;
         if self.presence.renew_at <= now {
-            self.presence.renew_at = now + RENEWAL_CHECK;
+            let passport = &self.me.passport;
+            let life = passport.not_after.since(passport.not_before);
+            self.presence.renew_at = now + RENEWAL_CHECK.min(life / 16).max(Duration::from_secs(1));
             self.renew_if_due();
         }
         if self.presence.issue_at <= now {

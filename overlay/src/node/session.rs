@@ -296,19 +296,33 @@ impl Node {
         }
     }
 
-    /// Whether the peer's passport is still good, or a newer one is known. A home's is asked after by
-    /// [`Message::SuperPeers`]; to be cut off from it over a clock would leave nobody to ask.
+    /// Whether the peer's passport is still good, or a newer one is known. To be cut off from a home over a clock would
+    /// leave nobody to ask, so a home's is only asked after.
     fn is_entitled(&mut self, node: NodeId) -> bool {
+        self.ask_anew(node);
         let unix = self.now.unix;
-        let newer = self.resolver.member(&node, self.now).cloned();
+        let known = self.resolver.member(&node, self.now).cloned();
         let Some(peer) = self.peers.get_mut(&node) else { return false };
-        if peer.member.passport.not_after <= unix
-            && let Some(newer) = newer
-        {
+        let (serial, ended) = (peer.member.passport.serial, peer.member.passport.not_after <= unix);
+        if let Some(newer) = known.filter(|known| ended || known.passport.serial > serial) {
             peer.member = newer;
             self.table_stale = true;
         }
         peer.is_home || peer.member.passport.not_after > unix
+    }
+
+    /// A passport is renewed when a third of its life is left. Whoever has seen only the old one by the last quarter asks
+    /// for the new, so that no session ends with a passport that was renewed.
+    fn ask_anew(&mut self, node: NodeId) {
+        let (now, unix) = (self.now.instant, self.now.unix);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let passport = &peer.member.passport;
+        let life = passport.not_after.since(passport.not_before);
+        if passport.not_after.since(unix) > life / 4 || now.since(peer.asked_anew) < life / 60 {
+            return;
+        }
+        peer.asked_anew = now;
+        self.resolver.refresh(node, self.homes.askable(), self.now);
     }
 
     fn on_tick(&mut self, node: NodeId) {

@@ -88,6 +88,26 @@ fn passports_renew_themselves_and_nobody_notices() {
 }
 
 #[test]
+fn the_shortest_passport_that_can_be_asked_for_is_renewed_in_time() {
+    let mut world = Scenario::new(1)
+        .passport_life(SECOND * 30)
+        .super_peer("s")
+        .home("a", NatClass::PortRestricted)
+        .home("b", NatClass::FullCone)
+        .build();
+    world.run_until(SECOND * 5, World::all_ready).expect("ready");
+    let begun = world.now();
+    let stream = world.stream("a", "b", SECOND, SECOND * 300);
+    world.run_for(SECOND * 310);
+    for name in ["s", "a", "b"] {
+        let host = world.host(name);
+        let passport = host.disk.as_ref().expect("enrolled").credential.passport.claim().expect("a passport");
+        assert!(passport.not_after > host.now(world.now()).unix, "{name} has a valid passport on disk");
+    }
+    assert_eq!(world.unanswered(stream, begun, world.now()), 0);
+}
+
+#[test]
 fn an_absent_login_server_is_noticed_before_the_passport_ends() {
     let mut world = Scenario::new(1)
         .passport_life(SECOND * 3600)

@@ -144,6 +144,9 @@ fn a_session_ends_with_the_passport_unless_a_newer_one_is_known() {
     let mut world = acquainted();
     world.host(A).node.peers.get_mut(&node(B)).unwrap().member = short.clone();
     world.host(A).node.resolver.plant(node(B), short);
+    // Nobody answers A, which asks for a newer one before the end.
+    world.is_mute = true;
+    world.cut.insert(LOGIN);
     keep_talking(&mut world);
     assert_eq!(world.dropped(A, Drop::BadDocument), 1);
     // B, told that it is a stranger, has knocked with the passport that it really has.
