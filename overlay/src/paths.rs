@@ -33,6 +33,8 @@ const MAX_PATHS: usize = 6;
 const MAX_OUTSTANDING: usize = 8;
 /// Weight of a new round trip (RFC 6298, section 2) and of one probe's loss.
 const ALPHA: f64 = 0.125;
+/// Weight of a round trip that is shorter than the smoothed one.
+const ALPHA_SHORTER: f64 = 0.5;
 
 /// A way to the peer that answered at least once.
 #[derive(Debug)]
@@ -123,7 +125,10 @@ impl Path {
         self.loss -= self.loss * ALPHA;
         self.unanswered = self.outstanding.front().map(|(_, sent)| *sent);
         let rtt = now.since(sent);
-        self.rtt = Some(self.rtt.map_or(rtt, |old| old.mul_f64(1.0 - ALPHA) + rtt.mul_f64(ALPHA)));
+        // A shorter one is believed sooner: what holds a probe up is a busy machine more often than a longer way, and one
+        // such measurement must not put off the death of the path.
+        let weight = if self.rtt.is_some_and(|old| rtt < old) { ALPHA_SHORTER } else { ALPHA };
+        self.rtt = Some(self.rtt.map_or(rtt, |old| old.mul_f64(1.0 - weight) + rtt.mul_f64(weight)));
         self.last_ack = now;
         self.next_probe = now + PROBE_ACTIVE;
         Some(rtt)

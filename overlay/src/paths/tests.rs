@@ -105,6 +105,18 @@ proptest! {
 }
 
 #[test]
+fn one_slow_answer_does_not_put_off_the_death() {
+    let mut line = Line::with_both(900);
+    line.run(at(1_000), |_, _| true);
+    line.rtt = Duration::from_millis(20);
+    line.run(at(3_000), |_, _| true);
+    line.run(at(7_000), |locator, _| !locator.is_direct());
+    let (locator, died) = line.died[0];
+    assert_eq!(locator, direct(1));
+    assert!(died.since(at(3_000)) <= Duration::from_secs(2), "{died:?}");
+}
+
+#[test]
 fn a_line_that_loses_every_twentieth_probe_never_flaps() {
     for (seed, rtt) in [(1, 20), (2, 20), (3, 80), (4, 200)] {
         let mut dice = ChaCha20Rng::seed_from_u64(seed);
