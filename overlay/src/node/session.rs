@@ -87,8 +87,11 @@ impl Node {
         let path = self.peers.get(&node).and_then(Peer::path);
         if path.is_some_and(|path| self.seal_along(node, path, packet)) {
             self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
-            if let Some(peer) = self.peers.get(&node) {
+            let now = self.now.instant;
+            if let Some(peer) = self.peer(node) {
+                // Forwarding will not tell of this first packet after a silence, since control sent it.
                 peer.counters.sent(packet.len() as u64);
+                peer.awaken(now);
             }
         } else {
             self.drop(Drop::Unreachable);
