@@ -4,16 +4,18 @@
 //! its sessions to itself, so a small mirror of them stands here: which one it would seal with, how old it is, and
 //! whether it may be used. Never: a packet that waits for a session, a socket, a log line with a key.
 
-use std::sync::{Arc, Mutex};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use frejus_overlay::id::TunnelKey;
+use frejus_overlay::packet::MAX_PACKET;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{
-    Crypto, HANDSHAKE_ROOM, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, Tunnel,
+    Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, Tunnel,
 };
 use frejus_overlay::wire::{Frame, Wireguard as Kind, classify};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -68,7 +70,7 @@ impl Crypto for Wireguard {
         let peer = PublicKey::from(peer.0);
         let macs = Some(Arc::clone(&self.macs));
         let tunn = Tunn::new(self.secret.clone(), peer, None, None, index, macs);
-        Arc::new(Mutex::new(Link::new(tunn, self.clock.clone())))
+        Arc::new(Shared(Mutex::new(Link::new(tunn, self.clock.clone()))))
     }
 
     fn initiator(&mut self, initiation: &[u8]) -> Option<TunnelKey> {
@@ -208,9 +210,63 @@ impl Link {
     }
 }
 
-impl Tunnel for Link {
+/// [`Link`], shared: every message locks it, since boringtun has one owner for both directions.
+struct Shared(Mutex<Link>);
+
+thread_local! {
+    /// boringtun reads from one buffer and writes to another; a thread needs one of them, whatever the peers are.
+    static ASIDE: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_PACKET + OVERHEAD].into());
+}
+
+impl Shared {
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tunnel for Shared {
+    fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize> {
+        assert!(buffer.len() >= len + OVERHEAD, "the caller gives room for header and tag");
+        ASIDE.with_borrow_mut(|aside| {
+            let packet = aside.get_mut(..len)?;
+            packet.copy_from_slice(&buffer[HEADER..HEADER + len]);
+            let mut link = self.link();
+            link.seal(packet, buffer).or_else(|| {
+                buffer[HEADER..HEADER + len].copy_from_slice(packet);
+                None
+            })
+        })
+    }
+
+    fn open(&self, datagram: &mut [u8]) -> Opened {
+        ASIDE.with_borrow_mut(|aside| {
+            let Some(message) = aside.get_mut(..datagram.len()) else { return Opened::Rejected };
+            message.copy_from_slice(datagram);
+            let room = datagram.get_mut(HEADER..).unwrap_or_default();
+            self.link().open(message, room)
+        })
+    }
+
+    fn initiate(&self, out: &mut [u8], now: Instant) -> Option<usize> {
+        self.link().initiate(out, now)
+    }
+
+    fn handshake(&self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake {
+        self.link().handshake(datagram, out, now)
+    }
+
+    fn handle_timeout(&self, out: &mut [u8], now: Instant) -> Option<usize> {
+        self.link().handle_timeout(out, now)
+    }
+
+    fn session_age_s(&self) -> Option<u64> {
+        self.link().session_age_s()
+    }
+}
+
+impl Link {
+    /// Seals `packet` into `out`, which has room for [`OVERHEAD`] more.
     fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
-        assert!(out.len() >= packet.len() + OVERHEAD, "the caller gives room for header and tag");
         self.usable(self.clock.latest())?;
         let len = match self.tunn.encapsulate(packet, out) {
             TunnResult::WriteToNetwork(message) if message[0] == DATA => message.len(),
@@ -223,8 +279,8 @@ impl Tunnel for Link {
         Some(len)
     }
 
+    /// Opens `datagram` into `out`, which has room for what is in it.
     fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened {
-        assert!(out.len() >= datagram.len(), "the caller gives room for the whole datagram");
         let Some(Frame::Wireguard(Kind::Data(index))) = classify(datagram) else { return Opened::Rejected };
         let counter = datagram[8..].first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
         if counter >= REJECT_AFTER_MESSAGES {

@@ -30,7 +30,7 @@ use frejus_overlay::id::NodeId;
 use frejus_overlay::locator::{Channel, Locator};
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::relay::server::{Channels, DEFAULT_RATE, RelayTable};
-use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, Opened, SharedTunnel};
+use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, Opened, SharedTunnel, seal_one};
 use frejus_overlay::verdict::Drop as Reason;
 use frejus_overlay::wire;
 use ipnetwork::IpNetwork;
@@ -201,12 +201,12 @@ fn join(a: &mut Node, b: &mut Node, path_a: Option<Locator>, path_b: Option<Loca
     let to_a = b.crypto.tunnel(&a.crypto.public(), index_b);
     let mut first = [0; HANDSHAKE_ROOM];
     let mut second = [0; HANDSHAKE_ROOM];
-    let len = to_b.lock().unwrap().initiate(&mut first, a.clock.instant()).unwrap();
-    let reply = to_a.lock().unwrap().handshake(&first[..len], &mut second, b.clock.instant());
+    let len = to_b.initiate(&mut first, a.clock.instant()).unwrap();
+    let reply = to_a.handshake(&first[..len], &mut second, b.clock.instant());
     let Handshake::Reply(len) = reply else { panic!("{reply:?}") };
-    let reply = to_b.lock().unwrap().handshake(&second[..len], &mut first, a.clock.instant());
+    let reply = to_b.handshake(&second[..len], &mut first, a.clock.instant());
     let Handshake::Reply(len) = reply else { panic!("{reply:?}") };
-    assert_eq!(to_a.lock().unwrap().open(&first[..len], &mut second), Opened::Keepalive);
+    assert_eq!(to_a.open(&mut first[..len]), Opened::Keepalive);
     a.add(b.number, to_b, index_a, path_a);
     b.add(a.number, to_a, index_b, path_b);
 }
@@ -437,10 +437,9 @@ fn what_forwarding_cannot_decide_goes_to_control() {
 fn control_and_spoofs(a: &Node, b: &Node, outside: &UdpSocket) {
     let from = Locator::Direct(outside.local_addr().unwrap());
     let send = |packet: &[u8]| {
-        let mut room = vec![0; packet.len() + 32];
         let _ = b.clock.instant();
-        let len = b.slots[0].tunnel.lock().unwrap().seal(packet, &mut room).unwrap();
-        outside.send_to(&room[..len], a.at()).unwrap();
+        let message = seal_one(&*b.slots[0].tunnel, packet).unwrap();
+        outside.send_to(&message, a.at()).unwrap();
     };
     let datagram = |source: Ipv6Addr, destination: Ipv6Addr, port: u16| {
         let mut room = [0; 100];

@@ -59,5 +59,7 @@ pub mod timing;
 pub mod tunnel;
 #[doc(hidden)]
 pub mod tunnel_contract;
+#[doc(hidden)]
+pub mod tunnel_model;
 pub mod verdict;
 pub mod wire;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 
 use crate::backlog::Backlog;
 use crate::document::{Member, Place, Roles, Verified};
@@ -130,8 +129,8 @@ impl Peer {
         self.member.passport.roles.includes(Roles::SUPER_PEER)
     }
 
-    pub(crate) fn tunnel(&self) -> MutexGuard<'_, dyn Tunnel + 'static> {
-        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn tunnel(&self) -> &dyn Tunnel {
+        &*self.tunnel
     }
 
     pub(crate) fn has_session(&self) -> bool {

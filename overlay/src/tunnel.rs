@@ -3,16 +3,20 @@
 //! Owns: the traits [`Tunnel`] (one peer's keys) and [`Crypto`] (this node's keys). The daemon implements them
 //! with boringtun and HPKE, the simulator with a model; one contract suite runs against both. Never: keys.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::id::TunnelKey;
 use crate::timing::Instant;
 
-/// One WireGuard tunnel; both forwarding threads and the control thread share it.
-pub type SharedTunnel = Arc<Mutex<dyn Tunnel>>;
+/// One WireGuard tunnel; the forwarding threads and the control thread share it.
+pub type SharedTunnel = Arc<dyn Tunnel>;
 
-/// What sealing adds to an inner packet: header (16) and tag (16), WireGuard paper section 5.4.6.
-pub const OVERHEAD: usize = 32;
+/// Header of a data message: type, receiver index, counter (WireGuard paper, section 5.4.6). The sealed packet
+/// stands behind it.
+pub const HEADER: usize = 16;
+
+/// What sealing adds to an inner packet: [`HEADER`] and tag (16), WireGuard paper section 5.4.6.
+pub const OVERHEAD: usize = HEADER + 16;
 
 /// Room that a buffer for a handshake message must have: an initiation, the largest.
 pub const HANDSHAKE_ROOM: usize = 148;
@@ -20,7 +24,7 @@ pub const HANDSHAKE_ROOM: usize = 148;
 /// What came of a data message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// An inner IP packet of this many bytes at the start of the buffer.
+    /// An inner IP packet of this many bytes, behind the [`HEADER`].
     Packet(usize),
     /// Authentic and empty: a keepalive.
     Keepalive,
@@ -39,28 +43,39 @@ pub enum Handshake {
     Rejected,
 }
 
-/// All key pairs with one peer.
-pub trait Tunnel: Send {
-    /// Seal one inner packet into `out` as a WireGuard data message; `out` has room for `packet` and
-    /// [`OVERHEAD`]. `None` if there is no session to seal with.
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize>;
+/// All key pairs with one peer. Several threads seal and open at once; what must be exclusive is locked inside.
+pub trait Tunnel: Send + Sync {
+    /// Seal the inner packet of `len` bytes that stands behind the [`HEADER`] in `buffer`, which has room for
+    /// [`OVERHEAD`] more: a WireGuard data message, whose length is returned, begins at its front. `None` if there is
+    /// no session to seal with; the packet is intact then.
+    fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize>;
 
-    /// Open a WireGuard data message; `out` has room for the whole datagram.
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened;
+    /// Open a WireGuard data message where it stands. What is rejected may be garbled.
+    fn open(&self, datagram: &mut [u8]) -> Opened;
 
     /// Begin a handshake: an initiation in `out` ([`HANDSHAKE_ROOM`] bytes). `None` if the last one is too fresh
     /// to be repeated.
-    fn initiate(&mut self, out: &mut [u8], now: Instant) -> Option<usize>;
+    fn initiate(&self, out: &mut [u8], now: Instant) -> Option<usize>;
 
     /// An initiation, a response or a cookie reply.
-    fn handshake(&mut self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake;
+    fn handshake(&self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake;
 
     /// Let the timers run; something to send if they say so (a rekey, a keepalive). Called at most every
     /// 250 ms while the tunnel is in use.
-    fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize>;
+    fn handle_timeout(&self, out: &mut [u8], now: Instant) -> Option<usize>;
 
     /// Age of the session that [`Self::seal`] would use, in whole seconds; `None` if there is none.
     fn session_age_s(&self) -> Option<u64>;
+}
+
+/// [`Tunnel::seal`] for one packet that stands elsewhere.
+#[must_use]
+pub fn seal_one(tunnel: &dyn Tunnel, packet: &[u8]) -> Option<Vec<u8>> {
+    let mut message = vec![0; packet.len() + OVERHEAD];
+    message[HEADER..HEADER + packet.len()].copy_from_slice(packet);
+    let len = tunnel.seal(&mut message, packet.len())?;
+    message.truncate(len);
+    Some(message)
 }
 
 /// What a message is sealed for; a sealed message of one purpose never opens as another.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::id::TunnelKey;
 use crate::timing::Instant;
-use crate::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel};
+use crate::tunnel::{
+    Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, seal_one,
+};
 use crate::wire::{Frame, Wireguard, classify};
 
 /// What an implementation brings along.
@@ -51,32 +53,31 @@ impl End {
 
     fn initiate(&self, now: Instant) -> Option<Vec<u8>> {
         let mut room = [0; HANDSHAKE_ROOM];
-        let len = self.tunnel.lock().unwrap().initiate(&mut room, now)?;
+        let len = self.tunnel.initiate(&mut room, now)?;
         Some(room[..len].to_vec())
     }
 
     fn handshake(&self, datagram: &[u8], now: Instant) -> (Handshake, Vec<u8>) {
         let mut room = [0; HANDSHAKE_ROOM];
-        let came = self.tunnel.lock().unwrap().handshake(datagram, &mut room, now);
+        let came = self.tunnel.handshake(datagram, &mut room, now);
         let reply = if let Handshake::Reply(len) = came { room[..len].to_vec() } else { Vec::new() };
         (came, reply)
     }
 
     fn seal(&self, packet: &[u8]) -> Option<Vec<u8>> {
-        let mut room = vec![0; packet.len() + OVERHEAD];
-        let len = self.tunnel.lock().unwrap().seal(packet, &mut room)?;
-        Some(room[..len].to_vec())
+        seal_one(&*self.tunnel, packet)
     }
 
     fn open(&self, datagram: &[u8]) -> (Opened, Vec<u8>) {
-        let mut room = vec![0; datagram.len()];
-        let opened = self.tunnel.lock().unwrap().open(datagram, &mut room);
-        let packet = if let Opened::Packet(len) = opened { room[..len].to_vec() } else { Vec::new() };
+        let mut room = datagram.to_vec();
+        let opened = self.tunnel.open(&mut room);
+        let packet =
+            if let Opened::Packet(len) = opened { room[HEADER..HEADER + len].to_vec() } else { Vec::new() };
         (opened, packet)
     }
 
     fn age(&self) -> Option<u64> {
-        self.tunnel.lock().unwrap().session_age_s()
+        self.tunnel.session_age_s()
     }
 
     /// A whole handshake, from us to `other`.

@@ -1,22 +1,23 @@
 //! UDP→TUN: receive a batch, open, join, write; and pass on what is only relayed.
 //!
-//! Owns: the thread, its receive slots and the arena of opened packets. Never: an answer to a handshake, a second
+//! Owns: the thread, and the arena in which datagrams are received and opened. Never: an answer to a handshake, a second
 //! look into a relay frame.
 
 use std::array;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
-use frejus_overlay::locator::Locator;
+use frejus_overlay::locator::{Channel, Locator};
 use frejus_overlay::packet::IpPacket;
 use frejus_overlay::packet::coalesce::{Coalescer, MAX_SEGMENTS, Output, Refused, SINGLE};
 use frejus_overlay::timing::Instant;
-use frejus_overlay::tunnel::Opened;
+use frejus_overlay::tunnel::{HEADER, Opened};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
-use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control};
+use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control, relay_header};
 use nix::errno::Errno;
 use quinn_udp::RecvMeta;
 
@@ -34,9 +35,10 @@ const SLOTS: usize = 32;
 const SLOT: usize = 1 << 16;
 /// Batches from one socket before the other has its turn.
 const TURNS: usize = 8;
-/// Opened packets: written out from 64 KiB on, with room for the longest datagram behind.
-const ARENA: usize = 2 * SLOT;
-/// Packets in a batch that is written out: 128 KiB of 64-byte packets are half of that.
+/// Opened bytes that are written out without waiting for the rest of the batch, so that the first leave early and
+/// are still in the cache.
+const WRITE: usize = 48 << 10;
+/// Packets in a batch that is written out: 64 KiB of the smallest datagrams are half of that.
 const PACKETS: usize = 4096;
 /// So many joined packets may the kernel refuse and take in parts before nothing is joined any more: one might be
 /// the fault of a strange peer.
@@ -47,11 +49,12 @@ pub(super) struct Inward {
     udp: Udp,
     table: Arc<Published>,
     clock: Clock,
+    /// The arena: datagrams are opened where they were received, and written out from there.
     slots: Box<[u8]>,
     opener: Opener,
 }
 
-/// Everything but the receive slots, so that a datagram can be borrowed meanwhile.
+/// Everything but the arena, so that a datagram can be borrowed meanwhile.
 struct Opener {
     udp: Udp,
     control: Control,
@@ -67,35 +70,36 @@ struct Opener {
 struct Writer {
     tun: Arc<Tun>,
     counters: Arc<Counters>,
-    arena: Box<[u8]>,
-    used: usize,
+    /// Bytes pushed and not yet written.
+    waiting: usize,
     coalescer: Coalescer,
     /// Off without the device's header, and once the kernel has refused [`REFUSALS`] joined packets.
     join: bool,
     refusals: u32,
 }
 
-/// Datagrams that the kernel joined: of one sender, `stride` bytes each, the last maybe shorter.
+/// Datagrams that the kernel joined: of one sender, `stride` bytes each, the last maybe shorter, up to `end` in the
+/// arena.
 #[derive(Clone, Copy)]
-struct Joined<'a> {
-    bytes: &'a [u8],
+struct Joined {
+    end: usize,
     stride: usize,
     sender: SocketAddr,
 }
 
-impl<'a> Joined<'a> {
-    fn at(&self, start: usize) -> Option<&'a [u8]> {
-        let rest = self.bytes.get(start..).filter(|rest| !rest.is_empty())?;
-        Some(&rest[..rest.len().min(self.stride)])
+impl Joined {
+    /// Where the datagram lies that begins at `start`.
+    fn at(&self, start: usize) -> Option<Range<usize>> {
+        (start < self.end).then(|| start..self.end.min(start + self.stride))
     }
 
     /// Where the datagrams end that, from `start` on, satisfy `same`.
-    fn run_end(&self, start: usize, same: impl Fn(&[u8]) -> bool) -> usize {
+    fn run_end(&self, arena: &[u8], start: usize, same: impl Fn(&[u8]) -> bool) -> usize {
         let mut end = start;
         while let Some(datagram) = self.at(end)
-            && same(datagram)
+            && same(&arena[datagram.clone()])
         {
-            end += datagram.len();
+            end = datagram.end;
         }
         end
     }
@@ -107,8 +111,8 @@ impl<'a> Joined<'a> {
 
 /// Data messages of one session, from one place.
 #[derive(Clone, Copy)]
-struct Messages<'a> {
-    joined: Joined<'a>,
+struct Messages {
+    joined: Joined,
     /// Relay header in front of each, in bytes.
     front: usize,
     from: Locator,
@@ -117,7 +121,7 @@ struct Messages<'a> {
     now: Instant,
 }
 
-impl Messages<'_> {
+impl Messages {
     fn is_one(&self, datagram: &[u8]) -> bool {
         let message = datagram.get(self.front..).and_then(classify);
         message == Some(Frame::Wireguard(Wireguard::Data(self.receiver)))
@@ -134,8 +138,7 @@ impl Inward {
     ) -> Self {
         let writer = Writer {
             counters: Arc::clone(&control.counters),
-            arena: vec![0; ARENA].into(),
-            used: 0,
+            waiting: 0,
             coalescer: Coalescer::new(PACKETS, tun.joins_udp()),
             join: tun.has_header(),
             refusals: 0,
@@ -182,31 +185,31 @@ impl Inward {
         let Ok(filled) = self.udp.receive(socket, &mut buffers, &mut meta) else { return 0 };
         let now = self.clock.instant();
         let table = self.table.snapshot();
-        for (slot, meta) in self.slots.chunks_exact(SLOT).zip(&meta[..filled]) {
-            let bytes = &slot[..meta.len.min(SLOT)];
-            if !bytes.is_empty() && meta.stride > 0 {
-                let joined = Joined { bytes, stride: meta.stride, sender: meta.addr };
-                self.opener.handle(&table, joined, now);
+        for (slot, meta) in meta[..filled].iter().enumerate() {
+            if meta.stride > 0 {
+                let start = slot * SLOT;
+                let end = start + meta.len.min(SLOT);
+                let joined = Joined { end, stride: meta.stride, sender: meta.addr };
+                self.opener.handle(&table, &mut self.slots, start, joined, now);
             }
         }
-        self.opener.writer.flush();
+        self.opener.writer.flush(&self.slots);
         filled
     }
 }
 
 impl Opener {
-    fn handle(&mut self, table: &Table, joined: Joined<'_>, now: Instant) {
-        let mut at = 0;
+    fn handle(&mut self, table: &Table, arena: &mut [u8], mut at: usize, joined: Joined, now: Instant) {
         while let Some(datagram) = joined.at(at) {
-            match classify(datagram) {
+            match classify(&arena[datagram.clone()]) {
                 Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
                     let from = Locator::Direct(joined.sender);
-                    at = self.data(table, Messages { joined, front: 0, from, receiver, now }, at);
+                    at = self.data(table, arena, Messages { joined, front: 0, from, receiver, now }, at);
                 }
-                Some(Frame::Relay(..)) => at = self.relay(table, joined, at, now),
+                Some(Frame::Relay(channel, _)) => at = self.relay(table, arena, channel, joined, at, now),
                 frame => {
-                    self.single(frame, datagram, joined.sender, now);
-                    at += datagram.len();
+                    self.single(frame, &arena[datagram.clone()], joined.sender, now);
+                    at = datagram.end;
                 }
             }
         }
@@ -244,12 +247,18 @@ impl Opener {
 
     /// Frames of one channel from `start` on: passed on as they are, or opened if we are the channel's end. Where
     /// they end.
-    fn relay(&mut self, table: &Table, joined: Joined<'_>, start: usize, now: Instant) -> usize {
-        let Some(first) = joined.at(start) else { return joined.bytes.len() };
-        let Some(Frame::Relay(channel, _)) = classify(first) else { return joined.bytes.len() };
-        let header = &first[..RELAY_HEADER];
-        let end = joined.run_end(start, |datagram| datagram.starts_with(header));
-        let run = &joined.bytes[start..end];
+    fn relay(
+        &mut self,
+        table: &Table,
+        arena: &mut [u8],
+        channel: Channel,
+        joined: Joined,
+        start: usize,
+        now: Instant,
+    ) -> usize {
+        let header = relay_header(channel);
+        let end = joined.run_end(arena, start, |datagram| datagram.starts_with(&header));
+        let run = &arena[start..end];
         let frames = joined.count(start, end);
         match table.relay.forward(channel, joined.sender, run.len(), now) {
             Ok(to) => match self.udp.send(to, run, joined.stride, WhenFull::Drop) {
@@ -260,7 +269,7 @@ impl Opener {
             },
             Err(Reason::UnknownChannel) => {
                 let from = Locator::Relayed { relay: joined.sender, channel };
-                self.unwrap(table, Joined { bytes: &joined.bytes[..end], ..joined }, start, from, now);
+                self.unwrap(table, arena, Joined { end, ..joined }, start, from, now);
             }
             Err(reason) => self.counters().count_many(reason, frames),
         }
@@ -268,43 +277,58 @@ impl Opener {
     }
 
     /// Frames that end here. Only WireGuard travels in them.
-    fn unwrap(&mut self, table: &Table, joined: Joined<'_>, start: usize, from: Locator, now: Instant) {
-        let mut at = start;
+    fn unwrap(
+        &mut self,
+        table: &Table,
+        arena: &mut [u8],
+        joined: Joined,
+        mut at: usize,
+        from: Locator,
+        now: Instant,
+    ) {
         while let Some(datagram) = joined.at(at) {
-            let inner = &datagram[RELAY_HEADER..];
+            let inner = &arena[datagram.start + RELAY_HEADER..datagram.end];
             match classify(inner) {
                 Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
                     let messages = Messages { joined, front: RELAY_HEADER, from, receiver, now };
-                    at = self.data(table, messages, at);
+                    at = self.data(table, arena, messages, at);
                     continue;
                 }
                 Some(Frame::Wireguard(_)) => self.submit(from, inner, now),
                 _ => self.counters().count(Reason::UnknownFrame),
             }
-            at += datagram.len();
+            at = datagram.end;
         }
     }
 
     /// Data messages of one session from `start` on; where they end.
-    fn data(&mut self, table: &Table, messages: Messages<'_>, start: usize) -> usize {
+    fn data(&mut self, table: &Table, arena: &mut [u8], messages: Messages, mut at: usize) -> usize {
         let Some(slot) = table.by_receiver(messages.receiver) else {
-            let end = messages.joined.run_end(start, |datagram| messages.is_one(datagram));
-            self.counters().count_many(Reason::UnknownSession, messages.joined.count(start, end));
+            let end = messages.joined.run_end(arena, at, |datagram| messages.is_one(datagram));
+            self.counters().count_many(Reason::UnknownSession, messages.joined.count(at, end));
             let from = messages.from.remote();
             if self.strangers.admit(from, messages.now) {
                 self.control.tell(Exception::Stranger { from });
             }
             return end;
         };
-        let mut at = start;
         let (mut authentic, mut bytes) = (false, 0);
-        loop {
-            let more;
-            (at, more) = self.open(table, slot, &messages, at, &mut authentic, &mut bytes);
-            if !more {
-                break;
+        while let Some(datagram) = messages.joined.at(at)
+            && messages.is_one(&arena[datagram.clone()])
+        {
+            at = datagram.end;
+            let message = datagram.start + messages.front..datagram.end;
+            match slot.tunnel.open(&mut arena[message.clone()]) {
+                Opened::Packet(len) => {
+                    authentic = true;
+                    let start = message.start + HEADER;
+                    if self.deliver(table, slot, &messages, arena, start..start + len) {
+                        bytes += len as u64;
+                    }
+                }
+                Opened::Keepalive => authentic = true,
+                Opened::Rejected => self.counters().count(Reason::NotAuthentic),
             }
-            self.writer.flush();
         }
         slot.counters.received(bytes);
         if authentic {
@@ -313,49 +337,29 @@ impl Opener {
         at
     }
 
-    /// Opens under one lock until the run or the room ends; where it stopped, and whether there is more.
-    fn open(
+    /// A packet of `slot`'s peer lies at `range`. Whether it is data, which keeps the peer awake; control messages do
+    /// not.
+    fn deliver(
         &mut self,
         table: &Table,
         slot: &Slot,
-        messages: &Messages<'_>,
-        mut at: usize,
-        authentic: &mut bool,
-        bytes: &mut u64,
-    ) -> (usize, bool) {
-        let mut tunnel = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(datagram) = messages.joined.at(at).filter(|datagram| messages.is_one(datagram)) {
-            let message = &datagram[messages.front..];
-            let Some(room) = self.writer.room(message.len()) else { return (at, true) };
-            match tunnel.open(message, room) {
-                Opened::Packet(len) => {
-                    *authentic = true;
-                    if self.deliver(table, slot, messages, len) {
-                        *bytes += len as u64;
-                    }
-                }
-                Opened::Keepalive => *authentic = true,
-                Opened::Rejected => self.counters().count(Reason::NotAuthentic),
-            }
-            at += datagram.len();
-        }
-        (at, false)
-    }
-
-    /// The next `len` bytes of the arena are a packet of `slot`'s peer. Whether it is data, which keeps the peer awake;
-    /// control messages do not.
-    fn deliver(&mut self, table: &Table, slot: &Slot, messages: &Messages<'_>, len: usize) -> bool {
-        let packet = self.writer.peek(len);
+        messages: &Messages,
+        arena: &[u8],
+        range: Range<usize>,
+    ) -> bool {
+        let packet = &arena[range.clone()];
         let Ok(ip) = IpPacket::parse(packet) else {
             self.counters().count(Reason::Malformed);
             return false;
         };
         match table.inward(slot, ip.source(), ip.destination(), is_control(packet)) {
             Decision::Deliver => {
-                self.writer.push(len);
+                self.writer.push(arena, range);
                 return true;
             }
-            Decision::Control if len > LONGEST_EXCEPTION => self.counters().count(Reason::BadMessage),
+            Decision::Control if packet.len() > LONGEST_EXCEPTION => {
+                self.counters().count(Reason::BadMessage)
+            }
             Decision::Control if !self.talkers.admit(slot, messages.now) => {
                 self.counters().count(Reason::RateLimited);
             }
@@ -401,39 +405,29 @@ fn is_control(packet: &[u8]) -> bool {
 }
 
 impl Writer {
-    /// Room for a datagram of `len` bytes; `None` if what is there must be written first.
-    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        // Past the first half it is time to write, so that the first bytes leave early.
-        if self.used > ARENA / 2 { None } else { self.arena.get_mut(self.used..self.used + len) }
-    }
-
-    /// What was just opened into [`Self::room`].
-    fn peek(&self, len: usize) -> &[u8] {
-        &self.arena[self.used..self.used + len]
-    }
-
-    /// Takes what was just opened.
-    fn push(&mut self, len: usize) {
-        let range = self.used..self.used + len;
-        match self.coalescer.push(&self.arena, range) {
-            Ok(()) => self.used += len,
+    /// Takes the opened packet at `range`.
+    fn push(&mut self, arena: &[u8], range: Range<usize>) {
+        if self.waiting >= WRITE {
+            self.flush(arena);
+        }
+        match self.coalescer.push(arena, range.clone()) {
+            Ok(()) => self.waiting += range.len(),
             Err(Refused::Malformed(_)) => self.counters.count_many(Reason::Malformed, 1),
             Err(Refused::Full) => {
                 // Cannot happen with packets of honest size; the packet is written by itself, in order.
-                let range = self.used..self.used + len;
-                self.flush();
-                self.write_one(&self.arena[range]);
+                self.flush(arena);
+                self.write_one(&arena[range]);
             }
         }
     }
 
     /// Writes everything out.
-    fn flush(&mut self) {
+    fn flush(&mut self, arena: &[u8]) {
+        self.waiting = 0;
         if self.coalescer.is_empty() {
-            self.used = 0;
             return;
         }
-        for output in self.coalescer.outputs(&self.arena) {
+        for output in self.coalescer.outputs(arena) {
             self.refusals += u32::from(!self.write(&output));
         }
         if self.join && self.refusals >= REFUSALS {
@@ -441,7 +435,6 @@ impl Writer {
             self.join = false;
         }
         self.coalescer.clear();
-        self.used = 0;
     }
 
     /// Writes one output; `false` if the kernel refused it joined and took the parts (stable kernels from 6.6.44
@@ -494,13 +487,14 @@ mod tests {
     #[test]
     fn runs_within_joined_datagrams() {
         let sender = "192.0.2.1:7".parse().unwrap();
-        let joined = Joined { bytes: b"aaabbbaab", stride: 3, sender };
-        assert_eq!(joined.at(0), Some(&b"aaa"[..]));
-        assert_eq!(joined.at(9), None);
-        assert_eq!(joined.run_end(0, |datagram| datagram == b"aaa"), 3);
-        assert_eq!(joined.run_end(0, |_| true), 9);
-        let short = Joined { bytes: b"aaaaaaaa", stride: 3, sender };
-        assert_eq!(short.run_end(3, |datagram| datagram.starts_with(b"aa")), 8);
+        let arena = b"..aaabbbaab";
+        let joined = Joined { end: 11, stride: 3, sender };
+        assert_eq!(joined.at(2), Some(2..5));
+        assert_eq!(joined.at(11), None);
+        assert_eq!(joined.run_end(arena, 2, |datagram| datagram == b"aaa"), 5);
+        assert_eq!(joined.run_end(arena, 2, |_| true), 11);
+        let short = Joined { end: 8, stride: 3, sender };
+        assert_eq!(short.run_end(b"aaaaaaaa", 3, |datagram| datagram.starts_with(b"aa")), 8);
         assert_eq!(short.count(3, 8), 2);
     }
 

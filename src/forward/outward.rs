@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use frejus_overlay::forward::{Exception, Outward as Decision, Slot, Table};
@@ -13,7 +13,7 @@ use frejus_overlay::locator::Locator;
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::vnet::{self, VnetHeader};
 use frejus_overlay::packet::{IpPacket, MAX_PACKET};
-use frejus_overlay::tunnel::{OVERHEAD, Tunnel};
+use frejus_overlay::tunnel::{HEADER, OVERHEAD, Tunnel};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use frejus_overlay::wire;
 use nix::errno::Errno;
@@ -64,13 +64,6 @@ struct Sealer {
     control: Control,
     scratch: Box<[u8]>,
     run: Run,
-}
-
-/// What is left to seal for one peer: the packet at hand, and the segment of it that found no room.
-struct Feed<'a> {
-    segments: Segments<'a>,
-    /// Length of the segment in the scratch buffer; zero if there is none.
-    pending: usize,
 }
 
 impl Outward {
@@ -219,7 +212,7 @@ impl Run {
 
 impl Sealer {
     /// Seals and sends `segments`, and the packets from `next` on as long as they go to the same peer; which packet
-    /// is next then. The tunnel is locked for each run, and not while the kernel sends it.
+    /// is next then.
     fn send<'a>(
         &mut self,
         planner: &Planner<'a>,
@@ -229,24 +222,21 @@ impl Sealer {
         segments: Segments<'a>,
         mut next: usize,
     ) -> usize {
-        let mut feed = Feed { segments, pending: 0 };
+        let mut feed = segments;
         loop {
-            let full = {
-                let mut tunnel = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
-                loop {
-                    if !self.fill(&mut *tunnel, path, &mut feed) {
-                        break true;
+            let full = loop {
+                if !self.fill(&*slot.tunnel, path, &mut feed) {
+                    break true;
+                }
+                if next >= planner.batch.packets.len() {
+                    break false;
+                }
+                match planner.decide(table, next) {
+                    Ok((segments, Decision::Send(same, _))) if same.id == slot.id => {
+                        feed = segments;
+                        next += 1;
                     }
-                    if next >= planner.batch.packets.len() {
-                        break false;
-                    }
-                    match planner.decide(table, next) {
-                        Ok((segments, Decision::Send(same, _))) if same.id == slot.id => {
-                            feed = Feed { segments, pending: 0 };
-                            next += 1;
-                        }
-                        _ => break false,
-                    }
+                    _ => break false,
                 }
             };
             self.flush(slot, path);
@@ -256,44 +246,37 @@ impl Sealer {
         }
     }
 
-    /// Seals what the feed has; `false` if the run is full before.
-    fn fill(&mut self, tunnel: &mut dyn Tunnel, path: Locator, feed: &mut Feed<'_>) -> bool {
+    /// Writes what the feed has straight into the run, and seals it there; `false` if the run is full before.
+    fn fill(&mut self, tunnel: &dyn Tunnel, path: Locator, feed: &mut Segments<'_>) -> bool {
         let header = match path {
             Locator::Direct(_) => None,
             Locator::Relayed { channel, .. } => Some(wire::relay_header(channel)),
         };
         let front = header.map_or(0, |header| header.len());
-        loop {
-            if feed.pending == 0 {
-                match feed.segments.write_next(&mut self.scratch) {
-                    None => return true,
-                    Some(Ok(len)) => feed.pending = len,
-                    Some(Err(_)) => {
-                        self.counters().count(Reason::Malformed);
-                        return true;
-                    }
-                }
-            }
-            let packet = &self.scratch[..feed.pending];
-            let size = front + packet.len() + OVERHEAD;
+        while let Some(inner) = feed.next_len() {
+            let size = front + inner + OVERHEAD;
             if size > MAX_PAYLOAD {
                 self.control.counters.count_many(Reason::SendFailed, 1);
-                feed.pending = 0;
+                feed.skip_next();
                 continue;
             }
             if !self.run.takes(size) {
                 return false;
             }
             let room = &mut self.run.arena[self.run.len..self.run.len + size];
+            if feed.write_next(&mut room[front + HEADER..]).is_none_or(|written| written.is_err()) {
+                self.counters().count(Reason::Malformed);
+                continue;
+            }
             if let Some(header) = &header {
                 room[..front].copy_from_slice(header);
             }
-            match tunnel.seal(packet, &mut room[front..]) {
-                Some(len) => self.run.push(front + len, packet.len()),
-                None => self.unroutable(feed.pending),
+            match tunnel.seal(&mut room[front..], inner) {
+                Some(len) => self.run.push(front + len, inner),
+                None => unroutable(&self.control, &room[front + HEADER..][..inner]),
             }
-            feed.pending = 0;
         }
+        true
     }
 
     /// Sends the run.
@@ -318,23 +301,23 @@ impl Sealer {
     fn ask(&mut self, mut segments: Segments<'_>) {
         while let Some(written) = segments.write_next(&mut self.scratch) {
             match written {
-                Ok(len) => self.unroutable(len),
+                Ok(len) => unroutable(&self.control, &self.scratch[..len]),
                 Err(_) => self.counters().count(Reason::Malformed),
             }
         }
     }
 
-    /// The first `len` bytes of the scratch buffer are a packet that has nowhere to go yet.
-    fn unroutable(&self, len: usize) {
-        if len > LONGEST_EXCEPTION || IpPacket::parse(&self.scratch[..len]).is_err() {
-            self.counters().count(Reason::Malformed);
-        } else {
-            self.control.tell_of_our_own(Exception::Unroutable { packet: self.scratch[..len].to_vec() });
-        }
-    }
-
     fn counters(&self) -> &Counters {
         &self.control.counters
+    }
+}
+
+/// A packet that has nowhere to go yet.
+fn unroutable(control: &Control, packet: &[u8]) {
+    if packet.len() > LONGEST_EXCEPTION || IpPacket::parse(packet).is_err() {
+        control.counters.count(Reason::Malformed);
+    } else {
+        control.tell_of_our_own(Exception::Unroutable { packet: packet.to_vec() });
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Mutex;
 use super::*;
 use crate::testing::address;
 use crate::timing::Instant;
-use crate::tunnel::{Handshake, Opened, Tunnel};
+use crate::tunnel::{Handshake, Opened};
+use crate::tunnel_model::Exclusive;
 
 struct NoTunnel;
 
-impl Tunnel for NoTunnel {
+impl Exclusive for NoTunnel {
     fn seal(&mut self, _: &[u8], _: &mut [u8]) -> Option<usize> {
         None
     }

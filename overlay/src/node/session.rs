@@ -13,7 +13,7 @@ use crate::packet::udp6::Udp6;
 use crate::paths;
 use crate::peer::{Dial, Peer};
 use crate::punch;
-use crate::tunnel::OVERHEAD;
+use crate::tunnel::seal_one;
 use crate::verdict::Drop;
 use crate::wire::control::{self, Message};
 
@@ -45,10 +45,9 @@ impl Node {
 
     /// Seal an inner packet and send it a certain way.
     pub(super) fn seal_along(&mut self, to: NodeId, way: Locator, packet: &[u8]) -> bool {
-        let mut sealed = vec![0; packet.len() + OVERHEAD];
         let Some(peer) = self.peers.get(&to) else { return false };
-        let Some(length) = peer.tunnel().seal(packet, &mut sealed) else { return false };
-        self.transmit(way, &sealed[..length]);
+        let Some(sealed) = seal_one(peer.tunnel(), packet) else { return false };
+        self.transmit(way, &sealed);
         true
     }
 

@@ -97,6 +97,25 @@ impl<'a> Segments<'a> {
         }
     }
 
+    /// Length of the segment that [`Self::write_next`] writes next, in bytes; `None` after the last.
+    #[must_use]
+    pub fn next_len(&self) -> Option<usize> {
+        let whole = self.packet.bytes().len();
+        match self.plan {
+            _ if self.next >= self.count => None,
+            Plan::Cut(cut) => {
+                let headers = cut.transport.payload;
+                Some(headers + cut.mss.min(whole.saturating_sub(headers + self.next * cut.mss)))
+            }
+            Plan::Whole | Plan::Complete { .. } => Some(whole),
+        }
+    }
+
+    /// Leaves the next segment out.
+    pub fn skip_next(&mut self) {
+        self.next = self.count.min(self.next + 1);
+    }
+
     /// Writes the next segment to the front of `out` and returns its length in bytes; `None` after the last.
     ///
     /// # Errors

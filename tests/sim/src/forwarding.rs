@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use frejus_overlay::forward::{Exception, Inward, Outward, Slot, Table};
 use frejus_overlay::locator::{Channel, Locator};
 use frejus_overlay::timing::Instant;
-use frejus_overlay::tunnel::{OVERHEAD, Opened};
+use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
 use frejus_overlay::verdict::{Counters, Drop};
 use frejus_overlay::wire::{self, Frame, RELAY_HEADER, Wireguard};
 
@@ -82,8 +81,8 @@ impl Forwarding {
         if let Locator::Relayed { channel, .. } = locator {
             datagram[..RELAY_HEADER].copy_from_slice(&wire::relay_header(channel));
         }
-        let mut tunnel = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sealed) = tunnel.seal(packet, &mut datagram[header..]) else {
+        datagram[header + HEADER..header + HEADER + packet.len()].copy_from_slice(packet);
+        let Some(sealed) = slot.tunnel.seal(&mut datagram[header..], packet.len()) else {
             return vec![unroutable(packet)];
         };
         datagram.truncate(header + sealed);
@@ -145,13 +144,13 @@ impl Forwarding {
             self.counters.count(Drop::UnknownSession);
             return self.stranger(from.remote(), now);
         };
-        let mut inner = vec![0; datagram.len()];
-        let opened = slot.tunnel.lock().unwrap_or_else(PoisonError::into_inner).open(datagram, &mut inner);
-        let mut deeds = match opened {
+        let mut inner = datagram.to_vec();
+        let mut deeds = match slot.tunnel.open(&mut inner) {
             Opened::Rejected => return self.drop(Drop::NotAuthentic),
             Opened::Keepalive => Vec::new(),
             Opened::Packet(length) => {
-                inner.truncate(length);
+                inner.truncate(HEADER + length);
+                inner.drain(..HEADER);
                 self.deliver(table, slot, from, inner)
             }
         };

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use frejus_overlay::id::TunnelKey;
 use frejus_overlay::timing::{Instant, UnixTime};
-use frejus_overlay::tunnel::{Handshake, OVERHEAD, Opened, Tunnel};
+use frejus_overlay::tunnel::{Handshake, OVERHEAD, Opened};
+use frejus_overlay::tunnel_model::Exclusive;
 
 use crate::crypto::{Clock, Secret, TAG, derived, mask, shared, tag};
 use crate::dice::Dice;
@@ -267,7 +268,7 @@ fn index_at(message: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]])
 }
 
-impl Tunnel for ModelTunnel {
+impl Exclusive for ModelTunnel {
     fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
         let now = self.clock.now();
         let at = self.current.filter(|at| self.usable(*at, now))?;

@@ -18,7 +18,10 @@ use crate::packet::udp6::Udp6;
 use crate::port::{Command, Reply};
 use crate::testing::{LOGIN, NOW, Town, address, key, node, tunnel_key};
 use crate::timing::{Instant, Now};
-use crate::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, Tunnel};
+use crate::tunnel::{
+    Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, seal_one,
+};
+use crate::tunnel_model::Exclusive;
 use crate::verdict::{Counters, Drop};
 use crate::wire::control::{self, Message};
 use crate::wire::{self, Frame, Wireguard};
@@ -275,13 +278,13 @@ impl World {
         let Some(slot) = table.by_receiver(receiver) else {
             return self.except(n, Exception::Stranger { from: from.remote() });
         };
-        let mut packet = vec![0; bytes.len()];
-        let opened = slot.tunnel.lock().unwrap().open(bytes, &mut packet);
+        let mut message = bytes.to_vec();
+        let opened = slot.tunnel.open(&mut message);
         match opened {
             Opened::Rejected => return self.host(n).counters.count(Drop::NotAuthentic),
             Opened::Keepalive => {}
             Opened::Packet(length) => {
-                let parsed = IpPacket::parse(&packet[..length]).unwrap();
+                let parsed = IpPacket::parse(&message[HEADER..HEADER + length]).unwrap();
                 let is_control =
                     Udp6::parse(parsed.bytes()).is_some_and(|u| u.destination_port == control::PORT);
                 match table.inward(slot, parsed.source(), parsed.destination(), is_control) {
@@ -309,20 +312,18 @@ impl World {
         let packet = packet(n, to);
         let table = self.host(n).table.clone().unwrap();
         let parsed = IpPacket::parse(&packet).unwrap();
-        if let Outward::Send(slot, locator) = table.outward(parsed.source(), parsed.destination()) {
-            let mut sealed = vec![0; packet.len() + OVERHEAD];
-            let length = slot.tunnel.lock().unwrap().seal(&packet, &mut sealed);
-            if let Some(length) = length {
-                let header = match locator {
-                    Locator::Direct(_) => Vec::new(),
-                    Locator::Relayed { channel, .. } => wire::relay_header(channel).to_vec(),
-                };
-                self.transmit(n, locator.remote(), [&header, &sealed[..length]].concat());
-                if slot.counters.sent(packet.len() as u64) {
-                    self.except(n, Exception::Woken { slot: slot.id });
-                }
-                return;
+        if let Outward::Send(slot, locator) = table.outward(parsed.source(), parsed.destination())
+            && let Some(sealed) = seal_one(&*slot.tunnel, &packet)
+        {
+            let header = match locator {
+                Locator::Direct(_) => Vec::new(),
+                Locator::Relayed { channel, .. } => wire::relay_header(channel).to_vec(),
+            };
+            self.transmit(n, locator.remote(), [header, sealed].concat());
+            if slot.counters.sent(packet.len() as u64) {
+                self.except(n, Exception::Woken { slot: slot.id });
             }
+            return;
         }
         self.except(n, Exception::Unroutable { packet });
     }
@@ -428,7 +429,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-impl Tunnel for ModelTunnel {
+impl Exclusive for ModelTunnel {
     fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
         let session = self.current?;
         self.sent += 1;
