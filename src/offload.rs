@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -15,6 +15,9 @@ use crate::report::{Attention, Offload as Report};
 
 /// What was refused while running is tried again after this long: the way of the packets may have changed.
 pub const RETRY: Duration = Duration::from_secs(5 * 60);
+
+/// So often may the kernel refuse an offload before it is turned off: one packet might be the fault of a strange peer.
+const REFUSALS: u32 = 16;
 
 macro_rules! offloads {
     ($($(#[$doc:meta])* $variant:ident $key:ident,)+) => {
@@ -154,6 +157,11 @@ pub struct Offloads {
     wishes: Wishes,
     /// Zero, or a [`Why`].
     standing: [AtomicU8; Offload::ALL.len()],
+    /// Since it was last turned on.
+    refusals: [AtomicU32; Offload::ALL.len()],
+    /// When to try again what was refused, in milliseconds since `began`.
+    again: [AtomicU64; Offload::ALL.len()],
+    began: Instant,
 }
 
 impl Default for Offloads {
@@ -167,7 +175,13 @@ impl Offloads {
     /// As was wished.
     #[must_use]
     pub fn new(wishes: Wishes) -> Self {
-        let offloads = Self { wishes, standing: Default::default() };
+        let offloads = Self {
+            wishes,
+            standing: Default::default(),
+            refusals: Default::default(),
+            again: Default::default(),
+            began: Instant::now(),
+        };
         wishes.off().for_each(|which| offloads.turn_off(which, Why::Ordered));
         offloads
     }
@@ -181,10 +195,14 @@ impl Offloads {
         self
     }
 
-    /// Whether it is in use.
+    /// Whether it is in use. The clock is read only where the kernel has refused it.
     #[must_use]
     pub fn is_on(&self, which: Offload) -> bool {
-        self.standing[which as usize].load(Ordering::Relaxed) == 0
+        match self.standing[which as usize].load(Ordering::Relaxed) {
+            0 => true,
+            standing if standing == Why::Refused as u8 => self.is_due(which, self.began.elapsed()),
+            _ => false,
+        }
     }
 
     /// Why it is not in use.
@@ -200,10 +218,30 @@ impl Offloads {
         standing.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
-    /// Tries again what the kernel refused; other reasons stay.
-    pub fn retry(&self, which: Offload) {
-        let standing = &self.standing[which as usize];
-        standing.compare_exchange(Why::Refused as u8, 0, Ordering::Relaxed, Ordering::Relaxed).ok();
+    /// The kernel refused a packet with it, and took the packet without. After [`REFUSALS`] of them it is off until
+    /// [`RETRY`] has passed.
+    pub fn refused(&self, which: Offload) {
+        if self.refusals[which as usize].fetch_add(1, Ordering::Relaxed) + 1 == REFUSALS {
+            self.turn_off_until(which, self.began.elapsed() + RETRY);
+            tracing::warn!(offload = which.name(), "the kernel refuses it: done without for some minutes");
+        }
+    }
+
+    fn turn_off_until(&self, which: Offload, again: Duration) {
+        let again = again.as_millis().try_into().unwrap_or(u64::MAX);
+        self.again[which as usize].store(again, Ordering::Relaxed);
+        self.turn_off(which, Why::Refused);
+    }
+
+    /// Tries again what was refused, if it is time.
+    fn is_due(&self, which: Offload, now: Duration) -> bool {
+        let due = now.as_millis() >= self.again[which as usize].load(Ordering::Relaxed).into();
+        if due {
+            self.refusals[which as usize].store(0, Ordering::Relaxed);
+            let standing = &self.standing[which as usize];
+            standing.compare_exchange(Why::Refused as u8, 0, Ordering::Relaxed, Ordering::Relaxed).ok();
+        }
+        due
     }
 
     /// For `status`.
@@ -267,16 +305,31 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reason_stays_and_only_a_refusal_passes() {
+    fn the_first_reason_stays() {
         for why in Why::ALL {
             let offloads = Offloads::default();
             offloads.turn_off(Offload::TcpCoalescing, why);
             offloads.turn_off(Offload::TcpCoalescing, Why::Ordered);
             assert_eq!(offloads.why(Offload::TcpCoalescing), Some(why));
-            offloads.retry(Offload::TcpCoalescing);
-            assert_eq!(offloads.is_on(Offload::TcpCoalescing), why == Why::Refused, "{why:?}");
             assert!(offloads.is_on(Offload::UdpCoalescing), "the others are as they were");
         }
+    }
+
+    #[test]
+    fn what_is_refused_often_is_off_for_minutes_and_then_tried_again() {
+        let (offloads, which) = (Offloads::default(), Offload::TcpCoalescing);
+        for _ in 1..REFUSALS {
+            offloads.refused(which);
+            assert!(offloads.is_on(which));
+        }
+        offloads.refused(which);
+        assert!(!offloads.is_on(which));
+        assert_eq!(offloads.why(which), Some(Why::Refused));
+        assert!(!offloads.is_due(which, RETRY / 2));
+        assert!(offloads.is_due(which, offloads.began.elapsed() + RETRY));
+        assert!(offloads.is_on(which) && offloads.why(which).is_none());
+        (0..REFUSALS).for_each(|_| offloads.refused(which));
+        assert!(!offloads.is_on(which), "refused again");
     }
 
     #[test]

@@ -174,16 +174,16 @@ impl Tun {
         self.header
     }
 
-    /// Whether TCP super-packets may be written.
+    /// Whether super-packets may be written, of TCP or UDP as `which` says.
     #[must_use]
-    pub fn joins_tcp(&self) -> bool {
-        self.header && self.offloads.is_on(Offload::TcpCoalescing)
+    pub fn joins(&self, which: Offload) -> bool {
+        self.header && self.offloads.is_on(which)
     }
 
     /// Whether UDP super-packets may be written (Linux 6.2).
     #[must_use]
     pub fn joins_udp(&self) -> bool {
-        self.header && self.offloads.is_on(Offload::UdpCoalescing)
+        self.joins(Offload::UdpCoalescing)
     }
 
     /// How the offloads of the node stand, to be told if the kernel refuses one on the way.
