@@ -176,7 +176,7 @@ fn several_sockets_share_a_port_and_each_sender_keeps_to_one() {
     let to = udp.local()[0];
     let senders: Vec<_> = (0..32).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
     for round in 0..10_u8 {
-        senders.iter().for_each(|sender| drop(sender.send_to(&[round], to).unwrap()));
+        senders.iter().for_each(|sender| _ = sender.send_to(&[round], to).unwrap());
     }
     let (mut homes, mut total, mut used) = (BTreeMap::new(), 0, [false; 3]);
     for (number, queue) in queues.iter().enumerate() {
