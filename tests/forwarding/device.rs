@@ -1,6 +1,7 @@
 //! The device on a real kernel: what is switched off is off, the trial passes, several queues share the flows.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -98,6 +99,21 @@ fn the_kernel_hands_over_only_what_is_switched_on() {
             }
         });
     }
+}
+
+#[test]
+fn a_device_that_is_down_tells_what_it_would_refuse() {
+    let Some(host) = Host::new() else { return };
+    host.run(|| {
+        let offloads = Arc::new(Offloads::default());
+        let tun = Tun::create_queues(&Name::Any, MTU, 1, Arc::clone(&offloads)).unwrap().remove(0);
+        for (v6, udp) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (vnet, packet) = sample::large(ends(), v6, udp).injected.remove(0);
+            let write = |vnet: VnetHeader| tun.write(&[IoSlice::new(&vnet.encode()), IoSlice::new(&packet)]);
+            assert_eq!(write(vnet), Err(Errno::EIO), "taken, and thrown away");
+            assert_eq!(write(VnetHeader { gso_size: 0, ..vnet }), Err(Errno::EINVAL), "refused");
+        }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use frejus::offload::{Offload, Wishes};
 use frejus_overlay::packet::segment::Segments;
-use frejus_overlay::packet::vnet::VnetHeader;
+use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::verdict::Drop as Reason;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -22,14 +22,15 @@ fn ends() -> Ends {
     Ends { from4: address4(1), to4: address4(2), from6: address6(1), to6: address6(2) }
 }
 
-/// Injects the sample, and compares what the far device hands to its host.
-fn check(near: &Tap, far: &Tap, sample: &Sample, wishes: Wishes) {
+/// Injects the sample, and compares what the far device hands to its host. What kinds of packets it handed over joined.
+fn check(near: &Tap, far: &Tap, sample: &Sample, wishes: Wishes) -> Vec<Gso> {
     sample.injected.iter().for_each(|(vnet, packet)| near.inject(*vnet, packet));
-    let mut got = Vec::new();
+    let (mut got, mut joined) = (Vec::new(), Vec::new());
     while got.len() < sample.expected.len() {
         let Some((vnet, packet)) = far.next(PATIENCE) else { break };
         if is_between(ends(), &packet) {
             got.extend(cut(vnet, &packet));
+            joined.push(vnet.gso);
         }
     }
     let same = sample.expected.iter().zip(&got).take_while(|(expected, got)| expected == got).count();
@@ -45,6 +46,7 @@ fn check(near: &Tap, far: &Tap, sample: &Sample, wishes: Wishes) {
             show(&sample.expected),
         );
     }
+    joined
 }
 
 /// What the host makes of a packet that was written joined.
@@ -59,8 +61,20 @@ fn compare(wishes: Wishes, mtu: u16) {
     let Some((a, b)) = pair_with(mtu, wishes) else { return };
     let open = |node: &Node| node.host.run(|| Tap::open("frejus0"));
     let (near, far) = (open(&a), open(&b));
+    let mut joined = Vec::new();
     for sample in sample::all(ends(), mtu.into()) {
-        check(&near, &far, &sample, wishes);
+        joined.extend(check(&near, &far, &sample, wishes));
+    }
+    for (kind, which) in [
+        (Gso::TcpV4, Offload::TcpCoalescing),
+        (Gso::TcpV6, Offload::TcpCoalescing),
+        (Gso::UdpL4, Offload::UdpCoalescing),
+    ] {
+        assert_eq!(
+            joined.contains(&kind),
+            wishes.of(which).is_none(),
+            "{kind:?} written joined with {wishes:?}"
+        );
     }
     for node in [&a, &b] {
         for reason in [Reason::Malformed, Reason::TunFailed, Reason::SendFailed, Reason::NotAuthentic] {
