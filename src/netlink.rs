@@ -99,16 +99,6 @@ impl Netlink {
         self.handle.link().set(up).execute().await.map_err(other)
     }
 
-    /// Have the kernel make super-packets of at most `segments` segments for `device`.
-    ///
-    /// # Errors
-    /// As [`Self::configure`].
-    pub async fn limit_segments(&self, device: &str, segments: u32) -> io::Result<()> {
-        let link = LinkUnspec::new_with_index(self.index(device).await?);
-        let link = link.append_extra_attribute(LinkAttribute::GsoMaxSegs(segments)).build();
-        self.handle.link().set(link).execute().await.map_err(other)
-    }
-
     /// Tell the machine's addresses (as [`Self::host_addresses`] does) now and whenever they change, for as long as the
     /// runtime lives. Where `changed` says `false` they are told again.
     ///

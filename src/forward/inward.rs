@@ -259,7 +259,11 @@ impl Opener {
                 Ok(()) => {
                     self.counters().relayed.fetch_add(frames, Ordering::Relaxed);
                 }
-                Err(_) => self.counters().count_many(Reason::SendFailed, frames),
+                Err(unsent) => {
+                    let left = frames.saturating_sub(unsent.datagrams);
+                    self.counters().relayed.fetch_add(left, Ordering::Relaxed);
+                    self.counters().count_many(Reason::SendFailed, unsent.datagrams);
+                }
             },
             Err(Reason::UnknownChannel) => {
                 let from = Locator::Relayed { relay: joined.sender, channel };
