@@ -218,7 +218,7 @@ impl Offloads {
         standing.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
-    /// The kernel refused a packet with it, and took the packet without. After [`REFUSALS`] of them it is off until
+    /// The kernel refused a packet with it, and took the packet without. After sixteen of them it is off until
     /// [`RETRY`] has passed.
     pub fn refused(&self, which: Offload) {
         if self.refusals[which as usize].fetch_add(1, Ordering::Relaxed) + 1 == REFUSALS {
