@@ -4,31 +4,39 @@
 //! sends; what it cannot decide goes to control through a bounded queue. Never: an allocation, a channel, a log
 //! line or a clock reading per packet.
 
+mod duty;
+mod interrupt;
 mod inward;
 mod outward;
 mod tables;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use frejus_overlay::forward::Exception;
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::pthread::pthread_kill;
 
 use crate::clock::Clock;
 use crate::tun::Tun;
 use crate::udp::Udp;
 
+use duty::Duty;
 use inward::Inward;
 use outward::Outward;
 pub use tables::Published;
 
+/// Threads that are to end are woken this often until they have.
+const AGAIN: Duration = Duration::from_millis(1);
 /// What may wait for control: 1,024 messages of at most [`LONGEST_EXCEPTION`] are 16 MiB at the very worst, and some
 /// 200 KiB in real life. Control handles that many in a few milliseconds.
 pub const EXCEPTION_QUEUE: usize = 1024;
@@ -70,7 +78,11 @@ impl Forwarding {
     /// # Errors
     /// The kernel gives no event descriptor or no thread.
     pub fn start(parts: ForwardParts) -> io::Result<Self> {
-        let stop = Arc::new(Stop { flag: AtomicBool::new(false), event: EventFd::new()? });
+        interrupt::install()?;
+        let stop = Arc::new(Stop {
+            flag: AtomicBool::new(false),
+            event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+        });
         let counters = [Arc::new(Counters::default()), Arc::new(Counters::default())];
         let ForwardParts { tun, udp, table, exceptions, clock, lost } = parts;
         let control =
@@ -84,10 +96,11 @@ impl Forwarding {
         );
         let inward = Inward::new(tun, udp, table, control(&counters[1]), clock);
         let mut forwarding = Self { stop, threads: Vec::new(), counters };
+        let duty = Arc::new(Duty::new(outward));
+        let (stop, outwards) = (Arc::clone(&forwarding.stop), Arc::clone(&duty));
+        let thread = forwarding.spawn("frejus-outward", move || outwards.run(&stop, lost))?;
         let stop = Arc::clone(&forwarding.stop);
-        forwarding.spawn("frejus-outward", move || outward.run(&stop, lost))?;
-        let stop = Arc::clone(&forwarding.stop);
-        forwarding.spawn("frejus-inward", move || inward.run(&stop))?;
+        forwarding.spawn("frejus-inward", move || inward.run(&stop, &duty, &thread))?;
         Ok(forwarding)
     }
 
@@ -102,15 +115,23 @@ impl Forwarding {
         self.end();
     }
 
-    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(body)?);
-        Ok(())
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
+        let thread = handle.thread().clone();
+        self.threads.push(handle);
+        Ok(thread)
     }
 
     fn end(&mut self) {
         self.stop.flag.store(true, Ordering::Relaxed);
         self.stop.event.write(1).ok();
         for thread in self.threads.drain(..) {
+            // A signal that comes before the call it should interrupt is lost: it is sent until the thread has ended.
+            while !thread.is_finished() {
+                thread.thread().unpark();
+                pthread_kill(thread.as_pthread_t(), interrupt::WAKE).ok();
+                std::thread::sleep(AGAIN);
+            }
             if thread.join().is_err() {
                 tracing::error!("a forwarding thread panicked");
             }
@@ -149,23 +170,38 @@ struct Stop {
     event: EventFd,
 }
 
+/// Descriptors that a thread waits for at once: a socket of each family, the device.
+const WAITED: usize = 3;
+
 impl Stop {
     fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }
 
-    /// Sleeps until one of the descriptors has something to read; for each whether it has. `None` at the end. The
-    /// second may be missing.
-    fn wait(&self, first: BorrowedFd<'_>, second: Option<BorrowedFd<'_>>) -> Option<[bool; 2]> {
+    /// Makes [`Self::wait`] return, for a look at what has changed.
+    fn kick(&self) {
+        self.event.write(1).ok();
+    }
+
+    /// Sleeps until one of the descriptors has something to read, or until a [`Self::kick`]; for each whether it has.
+    /// `None` at the end.
+    fn wait(&self, descriptors: [Option<BorrowedFd<'_>>; WAITED]) -> Option<[bool; WAITED]> {
         let wake = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut all = [wake(self.event.as_fd()), wake(first), wake(second.unwrap_or(first))];
-        let polled = if second.is_some() { 3 } else { 2 };
-        while poll(&mut all[..polled], PollTimeout::NONE) == Err(Errno::EINTR) {}
+        let mut all = [const { None }; WAITED + 1].map(|_: Option<()>| wake(self.event.as_fd()));
+        let mut polled = 1;
+        for descriptor in descriptors.into_iter().flatten() {
+            all[polled] = wake(descriptor);
+            polled += 1;
+        }
+        while poll(&mut all[..polled], PollTimeout::NONE) == Err(Errno::EINTR) && !self.is_set() {}
         if self.is_set() {
             return None;
         }
-        let ready = |at: usize| at < polled && all[at].revents().is_some_and(|events| !events.is_empty());
-        Some([ready(1), ready(2)])
+        let mut ready = all[..polled].iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        if ready.next() == Some(true) {
+            self.event.read().ok();
+        }
+        Some(descriptors.map(|descriptor| descriptor.is_some() && ready.next() == Some(true)))
     }
 }
 

@@ -7,8 +7,10 @@ use std::array;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::Thread;
 
 use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
 use frejus_overlay::locator::{Channel, Locator};
@@ -22,6 +24,7 @@ use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control, re
 use nix::errno::Errno;
 use quinn_udp::RecvMeta;
 
+use super::duty::{Amount, Duty};
 use super::tables::{Strangers, Talkers, Told};
 use super::{Control, LONGEST_EXCEPTION, Published, Stop};
 use crate::clock::Clock;
@@ -45,6 +48,7 @@ const PACKETS: usize = 4096;
 
 /// The thread.
 pub(super) struct Inward {
+    tun: Arc<Tun>,
     udp: Udp,
     table: Arc<Published>,
     clock: Clock,
@@ -136,7 +140,7 @@ impl Inward {
             counters: Arc::clone(&control.counters),
             waiting: 0,
             coalescer: Coalescer::new(PACKETS, tun.joins_udp()),
-            tun,
+            tun: Arc::clone(&tun),
         };
         let opener = Opener {
             udp: udp.clone(),
@@ -148,35 +152,45 @@ impl Inward {
             strangers: Strangers::default(),
             writer,
         };
-        Self { udp, table, clock, slots: vec![0; SLOTS * SLOT].into(), opener }
+        Self { tun, udp, table, clock, slots: vec![0; SLOTS * SLOT].into(), opener }
     }
 
-    pub(super) fn run(mut self, stop: &Stop) {
+    /// Until the end. While the threads are together, the device is served as well.
+    pub(super) fn run(mut self, stop: &Stop, duty: &Duty, outward: &Thread) {
         loop {
+            let together = duty.is_together();
             let ready = {
+                let device = together.then(|| self.tun.as_fd());
                 let mut sockets = self.udp.descriptors();
-                let Some(first) = sockets.next() else { return };
-                let Some(ready) = stop.wait(first, sockets.next()) else { return };
+                let Some(ready) = stop.wait([sockets.next(), sockets.next(), device]) else { return };
                 ready
             };
-            for (socket, _) in ready.into_iter().enumerate().filter(|(_, ready)| *ready) {
+            let mut amount = Amount::default();
+            for (socket, _) in ready[..2].iter().enumerate().filter(|(_, ready)| **ready) {
                 for _ in 0..TURNS {
+                    let batch = self.batch(socket);
+                    duty.note(batch, self.clock.latest());
+                    amount.bytes = amount.bytes.max(batch.bytes);
+                    amount.packets = amount.packets.max(batch.packets);
                     // Fewer than there was room for: the socket is empty, and asking again would only say so.
-                    if self.batch(socket) < SLOTS || stop.is_set() {
+                    if batch.packets < SLOTS || stop.is_set() {
                         break;
                     }
                 }
             }
+            if together {
+                duty.serve(amount, outward);
+            }
         }
     }
 
-    /// Receives and handles one batch; how many slots were filled.
-    fn batch(&mut self, socket: usize) -> usize {
+    /// Receives and handles one batch; how many slots were filled, and their bytes.
+    fn batch(&mut self, socket: usize) -> Amount {
         let mut meta = [RecvMeta::default(); SLOTS];
         let mut slots = self.slots.chunks_exact_mut(SLOT);
         let mut buffers: [_; SLOTS] =
             array::from_fn(|_| IoSliceMut::new(slots.next().expect("the arena has as many slots")));
-        let Ok(filled) = self.udp.receive(socket, &mut buffers, &mut meta) else { return 0 };
+        let Ok(filled) = self.udp.receive(socket, &mut buffers, &mut meta) else { return Amount::default() };
         let now = self.clock.instant();
         let table = self.table.snapshot();
         for (slot, meta) in meta[..filled].iter().enumerate() {
@@ -188,7 +202,7 @@ impl Inward {
             }
         }
         self.opener.writer.flush(&self.slots);
-        filled
+        Amount { packets: filled, bytes: meta[..filled].iter().map(|meta| meta.len).sum() }
     }
 }
 

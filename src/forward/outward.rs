@@ -1,9 +1,8 @@
 //! TUN→UDP: read a batch, cut, seal, send.
 //!
-//! Owns: the thread and its two arenas. Never: a handshake, a decision about an unknown destination.
+//! Owns: the reading of the device and two arenas; which thread does it is [`super::duty`]'s to say. Never: a handshake, a decision about an unknown destination.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,12 +12,14 @@ use frejus_overlay::locator::Locator;
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::vnet::{self, VnetHeader};
 use frejus_overlay::packet::{IpPacket, MAX_PACKET};
+use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, OVERHEAD, Tunnel};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use frejus_overlay::wire;
 use nix::errno::Errno;
 
-use super::{Control, LONGEST_EXCEPTION, Published, Stop};
+use super::duty::Amount;
+use super::{Control, LONGEST_EXCEPTION, Published};
 use crate::clock::Clock;
 use crate::tun::Tun;
 use crate::udp::{MAX_PAYLOAD, MAX_SEGMENTS, Udp, WhenFull};
@@ -32,13 +33,15 @@ const PACKETS: usize = 64;
 /// A device that gives errors instead of packets is asked again after this long.
 const BROKEN: Duration = Duration::from_millis(100);
 
-/// The thread.
+/// From the device to the sockets.
 pub(super) struct Outward {
     tun: Arc<Tun>,
     table: Arc<Published>,
     clock: Clock,
     batch: Batch,
     sealer: Sealer,
+    /// Whether the last read failed.
+    broken: bool,
 }
 
 /// Packets as they came from the device, one behind the other.
@@ -77,38 +80,40 @@ impl Outward {
         let batch =
             Batch { arena: vec![0; SUPER_PACKETS * SLOT].into(), packets: Vec::with_capacity(PACKETS) };
         let sealer = Sealer { udp, control, scratch: vec![0; MAX_PACKET].into(), run: Run::new() };
-        Self { tun, table, clock, batch, sealer }
+        Self { tun, table, clock, batch, sealer, broken: false }
     }
 
-    /// Until the end, or until the device is `lost`.
-    pub(super) fn run(mut self, stop: &Stop, lost: impl FnOnce()) {
-        let mut broken = false;
-        while stop.wait(self.tun.as_fd(), None).is_some() {
-            loop {
-                let read = self.batch.read(&self.tun);
-                if !self.batch.packets.is_empty() {
-                    self.forward();
+    /// Waits for a packet, and sends what the device has; also when that was. A signal ends the wait with `EINTR`; other
+    /// errors are the device's, and come no faster than every [`BROKEN`].
+    pub(super) fn forward_next(&mut self) -> (Result<Amount, Errno>, Instant) {
+        let read = self.batch.read(&self.tun);
+        let now = self.clock.instant();
+        match read {
+            Ok(()) => {
+                self.broken = false;
+                (Ok(self.forward()), now)
+            }
+            Err(error @ (Errno::EINTR | Errno::EBADFD)) => (Err(error), now),
+            Err(error) => {
+                if !std::mem::replace(&mut self.broken, true) {
+                    tracing::warn!(device = self.tun.name(), %error, "the TUN device gives errors");
                 }
-                match read {
-                    Ok(()) if !stop.is_set() => broken = false,
-                    Ok(()) | Err(Errno::EAGAIN) => break,
-                    // The kernel has detached us from a device that somebody deleted.
-                    Err(Errno::EBADFD) => return lost(),
-                    Err(error) => {
-                        if !std::mem::replace(&mut broken, true) {
-                            tracing::warn!(device = self.tun.name(), %error, "the TUN device gives errors");
-                        }
-                        std::thread::sleep(BROKEN);
-                        break;
-                    }
-                }
+                std::thread::sleep(BROKEN);
+                (Err(error), now)
             }
         }
     }
 
-    fn forward(&mut self) {
-        // A reading a batch: tunnels go by the latest.
-        let _ = self.clock.instant();
+    /// Sends what the device has.
+    ///
+    /// # Errors
+    /// `EAGAIN` if it has nothing.
+    pub(super) fn forward_ready(&mut self) -> Result<Amount, Errno> {
+        self.batch.read_ready(&self.tun)?;
+        Ok(self.forward())
+    }
+
+    fn forward(&mut self) -> Amount {
         let table = self.table.snapshot();
         let planner =
             Planner { batch: &self.batch, header: self.tun.has_header(), mtu: self.tun.mtu().into() };
@@ -125,6 +130,7 @@ impl Outward {
             }
             next += 1;
         }
+        self.batch.amount()
     }
 }
 
@@ -166,19 +172,38 @@ fn is_noise(destination: IpAddr) -> bool {
 }
 
 impl Batch {
-    /// Reads until the batch is full (`Ok`) or the device has no more (`EAGAIN`).
+    /// Waits for a packet, and reads until the batch is full or the device has no more.
     fn read(&mut self, tun: &Tun) -> Result<(), Errno> {
         self.packets.clear();
-        let mut at = 0;
-        while self.packets.len() < PACKETS && self.arena.len() - at >= SLOT {
-            match tun.read(&mut self.arena[at..at + SLOT]) {
-                Ok(len) => self.packets.push((at, len)),
-                Err(Errno::EINTR) => continue,
-                Err(error) => return Err(error),
-            }
-            at += self.packets.last().map_or(0, |(_, len)| *len);
-        }
+        let len = tun.read(&mut self.arena[..SLOT])?;
+        self.packets.push((0, len));
+        self.drain(tun, len);
         Ok(())
+    }
+
+    /// The same without waiting; `EAGAIN` if there is nothing.
+    fn read_ready(&mut self, tun: &Tun) -> Result<(), Errno> {
+        self.packets.clear();
+        let len = tun.read_ready(&mut self.arena[..SLOT])?;
+        self.packets.push((0, len));
+        self.drain(tun, len);
+        Ok(())
+    }
+
+    /// An error is met again by the next read, which reports it.
+    fn drain(&mut self, tun: &Tun, mut at: usize) {
+        while self.packets.len() < PACKETS
+            && self.arena.len() - at >= SLOT
+            && let Ok(len) = tun.read_ready(&mut self.arena[at..at + SLOT])
+        {
+            self.packets.push((at, len));
+            at += len;
+        }
+    }
+
+    fn amount(&self) -> Amount {
+        let bytes = self.packets.last().map_or(0, |(start, len)| start + len);
+        Amount { packets: self.packets.len(), bytes }
     }
 }
 
