@@ -29,6 +29,7 @@ use frejus_overlay::forward::{Exception, Slot, SlotCounters, SlotId, Table};
 use frejus_overlay::id::NodeId;
 use frejus_overlay::locator::{Channel, Locator};
 use frejus_overlay::packet::udp6::Udp6;
+use frejus_overlay::path_mtu::Mtu;
 use frejus_overlay::relay::server::{Channels, DEFAULT_RATE, RelayTable};
 use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, Opened, SharedTunnel, seal_one};
 use frejus_overlay::verdict::Drop as Reason;
@@ -156,7 +157,7 @@ impl Node {
     fn add(&mut self, peer: u8, tunnel: SharedTunnel, index: u32, path: Option<Locator>) {
         let id = SlotId((index & 0x3fff) as u16);
         let (address4, address6) = (address4(peer), address6(peer));
-        self.slots.push(Slot { id, index, tunnel, path, address4, address6, counters: Arc::default() });
+        self.slots.push(Slot { id, index, tunnel, path, mtu: Mtu::UNKNOWN, address4, address6, counters: Arc::default() });
         self.publish(RelayTable::default());
     }
 
