@@ -6,6 +6,7 @@
 
 mod inward;
 mod outward;
+mod oversize;
 mod tables;
 
 use std::io;

@@ -9,11 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use frejus_overlay::wire::{Frame, classify};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::fragmentation;
 
 /// What may wait in the kernel to be sent: 2 MiB is 16 ms at 1 Gb/s.
 const SEND_BUFFER: usize = 2 << 20;
@@ -121,6 +124,7 @@ impl Family {
         }
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
+        fragmentation::set(&socket, at.is_ipv4(), false)?;
         Ok(Self {
             socket,
             state,
@@ -284,15 +288,39 @@ impl Udp {
 }
 
 impl UdpSender {
-    /// Sends one datagram; a full buffer drops it, since everything that control says is said again.
+    /// Sends one datagram; a full buffer drops it, since everything that control says is said again, and so does a link
+    /// of ours that does not take it: a probe that is too long is lost. What is said outside of tunnels, to somebody
+    /// to whom no path was measured, may be fragmented.
     ///
     /// # Errors
     /// What the kernel says: no route, no such family.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.0.send(to, datagram, datagram.len(), WhenFull::Drop)
+        let send = || match self.0.send(to, datagram, datagram.len(), WhenFull::Drop) {
+            Err(error) if error.raw_os_error() == Some(EMSGSIZE) => Ok(()),
+            done => done,
+        };
+        if datagram.len() <= SAFE || !is_before_tunnels(datagram) {
+            return send();
+        }
+        let family = if to.is_ipv4() { &self.0.v4 } else { &self.0.v6 };
+        let family = family.as_deref().ok_or_else(|| io::Error::from(Errno::EAFNOSUPPORT))?;
+        // The option is the socket's: what the other threads send meanwhile may be fragmented too, and arrives as well.
+        // Probes are sent by this thread alone.
+        fragmentation::set(&family.socket, to.is_ipv4(), true)?;
+        let sent = send();
+        fragmentation::set(&family.socket, to.is_ipv4(), false)?;
+        sent
     }
 }
 
+/// A datagram that every path takes whole: 576 bytes (RFC 791) less IP and UDP headers.
+const SAFE: usize = 576 - 28;
+
+fn is_before_tunnels(datagram: &[u8]) -> bool {
+    matches!(classify(datagram), Some(Frame::Knock(_) | Frame::EnrolRequest(_) | Frame::EnrolAnswer(_)))
+}
+
+const EMSGSIZE: i32 = Errno::EMSGSIZE as i32;
 const EIO: i32 = Errno::EIO as i32;
 const EINVAL: i32 = Errno::EINVAL as i32;
 

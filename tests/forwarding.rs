@@ -157,7 +157,16 @@ impl Node {
     fn add(&mut self, peer: u8, tunnel: SharedTunnel, index: u32, path: Option<Locator>) {
         let id = SlotId((index & 0x3fff) as u16);
         let (address4, address6) = (address4(peer), address6(peer));
-        self.slots.push(Slot { id, index, tunnel, path, mtu: Mtu::UNKNOWN, address4, address6, counters: Arc::default() });
+        self.slots.push(Slot {
+            id,
+            index,
+            tunnel,
+            path,
+            mtu: Mtu::UNKNOWN,
+            address4,
+            address6,
+            counters: Arc::default(),
+        });
         self.publish(RelayTable::default());
     }
 

@@ -24,8 +24,8 @@ pub const BASE: u16 = 1280;
 const MOST: u16 = 9000;
 /// Outer packets that links carry: dial-up, X.25, IPv6's least, tunnels in tunnels, LTE, PPPoE, Ethernet, jumbo frames.
 const LINKS: [u16; 26] = [
-    576, 768, 1006, 1152, 1280, 1300, 1320, 1340, 1360, 1380, 1400, 1420, 1440, 1450, 1460, 1472, 1480, 1492, 1500, 1600,
-    2000, 3000, 4470, 6000, 8000, 9000,
+    576, 768, 1006, 1152, 1280, 1300, 1320, 1340, 1360, 1380, 1400, 1420, 1440, 1450, 1460, 1472, 1480, 1492,
+    1500, 1600, 2000, 3000, 4470, 6000, 8000, 9000,
 ];
 /// Probes of one size before it counts as too big: RFC 8899, section 5.1.2, MAX_PROBES.
 const TRIES: u8 = 3;
@@ -217,7 +217,8 @@ impl PathMtu {
         if self.is_searching && self.next_size().is_none() {
             (self.is_searching, self.is_known) = (false, true);
             let pause = if self.bytes < BASE { RAISE_SMALL } else { RAISE };
-            self.raise_at = if self.bytes < self.ceiling { now + pause } else { Instant::ZERO + Duration::MAX };
+            self.raise_at =
+                if self.bytes < self.ceiling { now + pause } else { Instant::ZERO + Duration::MAX };
         }
     }
 
@@ -242,9 +243,11 @@ impl PathMtu {
         let (overhead, ceiling) = (self.overhead, self.ceiling);
         // IPv6 has no links below 1280.
         let least = if overhead >= 80 { BASE } else { 576 };
-        let fits = move |size: &u16| *size < ceiling;
-        let links = LINKS.into_iter().filter(move |link| *link >= least).map(move |link| link - overhead);
-        links.filter(fits).chain([ceiling])
+        let links =
+            move || LINKS.into_iter().filter(move |link| *link >= least).map(move |link| link - overhead);
+        let below = links().filter(|size| *size < BASE);
+        let above = links().filter(move |size| (BASE + 1..ceiling).contains(size));
+        below.chain([BASE]).chain(above).chain((ceiling > BASE).then_some(ceiling))
     }
 }
 

@@ -155,7 +155,7 @@ pub struct Up {
     /// The device's name [default: the first free frejusN]
     #[arg(long, value_name = "NAME", value_parser = options::device)]
     pub tun: Option<String>,
-    /// The device's MTU in bytes [default: 1280]
+    /// The device's MTU in bytes [default: 1420]
     #[arg(long, value_name = "N", value_parser = mtu)]
     pub mtu: Option<u16>,
     /// Return once the node is ready, and leave it in the background

@@ -33,7 +33,8 @@ impl Node {
     pub(super) fn send_along(&mut self, to: NodeId, way: Locator, message: &Message) -> bool {
         let payload = message.encode();
         debug_assert!(payload.len() <= control::MAX, "{message:?} is too long");
-        let mtu = self.peers.get(&to).and_then(|peer| peer.paths.find(way)).map_or(BASE, |path| path.mtu().bytes);
+        let mtu =
+            self.peers.get(&to).and_then(|peer| peer.paths.find(way)).map_or(BASE, |path| path.mtu().bytes);
         let room = usize::from(mtu).saturating_sub(HEADERS);
         if payload.len() <= room {
             return self.send_payload(to, way, &payload);

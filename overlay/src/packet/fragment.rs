@@ -5,7 +5,8 @@
 //! whatever comes from our device, our own host is the source. Never: reassembly, or a packet that says "don't fragment".
 
 use super::{
-    IPV4_HEADER, IPV6_HEADER, IpPacket, Malformed, length_field, long, protocol, put_long, put_word, seal_v4_header, word,
+    IPV4_HEADER, IPV6_HEADER, IpPacket, Malformed, length_field, long, protocol, put_long, put_word,
+    seal_v4_header, word,
 };
 
 /// Length of the IPv6 Fragment header (RFC 8200, section 4.5).
@@ -30,7 +31,8 @@ pub enum Oversize<'a> {
 #[must_use]
 pub fn oversize<'a>(packet: &IpPacket<'a>, mtu: u16, number: u32) -> Oversize<'a> {
     let told = if packet.is_v6() { mtu.max(LEAST_V6) } else { mtu };
-    let fits = packet.is_v6() && packet.bytes().len() <= usize::from(told) || !packet.is_v6() && may_fragment(packet);
+    let fits = packet.is_v6() && packet.bytes().len() <= usize::from(told)
+        || !packet.is_v6() && may_fragment(packet);
     let fragments = fits.then(|| Fragments::new(packet, mtu, number)).flatten();
     fragments.map_or(Oversize::Tell(told), Oversize::Fragments)
 }
@@ -209,7 +211,8 @@ mod tests {
     fn together(pieces: &[Vec<u8>]) -> Option<Vec<u8>> {
         let mut pool = IpDefragPool::<(), ()>::new();
         pieces.iter().find_map(|piece| {
-            let sliced = SlicedPacket::from_ip(piece).unwrap_or_else(|_| panic!("{:?}", LaxSlicedPacket::from_ip(piece)));
+            let sliced = SlicedPacket::from_ip(piece)
+                .unwrap_or_else(|_| panic!("{:?}", LaxSlicedPacket::from_ip(piece)));
             pool.process_sliced_packet(&sliced, (), ()).unwrap().map(|whole| whole.payload)
         })
     }

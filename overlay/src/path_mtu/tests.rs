@@ -11,7 +11,8 @@ use super::*;
 use crate::locator::Channel;
 use crate::testing::{address, at};
 
-const V4: Locator = Locator::Direct(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)), 1));
+const V4: Locator =
+    Locator::Direct(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)), 1));
 const V6: Locator = Locator::Direct(SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 1));
 const RTT: Duration = Duration::from_millis(40);
 
@@ -159,7 +160,8 @@ fn the_usual_path_takes_one_round_trip() {
 
 #[test]
 fn common_links_are_measured_exactly_and_soon() {
-    for (link, expected) in [(1492, 1420), (1480, 1420), (1460, 1400), (1400, 1340), (1280, 1220), (576, 516)] {
+    for (link, expected) in [(1492, 1420), (1480, 1420), (1460, 1400), (1400, 1340), (1280, 1220), (576, 516)]
+    {
         let mut line = Line::new(V4, 1420, link);
         let took = line.search();
         assert_eq!(line.search.bytes, expected, "link {link}");
@@ -175,7 +177,9 @@ fn common_links_are_measured_exactly_and_soon() {
 
 #[test]
 fn a_path_that_shrinks_is_noticed_while_data_flows() {
-    for (before, after, expected) in [(1500, 1400, 1340), (9000, 1500, 1440), (1500, 1280, 1220), (1340, 1280, 1220)] {
+    for (before, after, expected) in
+        [(1500, 1400, 1340), (9000, 1500, 1440), (1500, 1280, 1220), (1340, 1280, 1220)]
+    {
         let mut line = Line::new(V4, 8900, before);
         line.search();
         line.run(true, Duration::from_secs(20));

@@ -209,7 +209,10 @@ fn an_answer_counts_once_and_names_its_path() {
 
 #[test]
 fn a_path_that_nothing_uses_is_not_probed() {
-    let line = Line::with_both(20);
+    let mut line = Line::with_both(20);
+    assert_eq!(line.paths.handle_timeout(false, false, at(0)), [Due::Measure(direct(1), 1280)]);
+    line.paths.measuring(direct(1), 7, 1280);
+    assert!(line.paths.passed(7, at(0)), "the path in use is measured once");
     assert_eq!(line.paths.poll_timeout(false, false), None);
     let kept = line.paths.poll_timeout(false, true);
     assert_eq!(kept, Some(at(0) + KEEPALIVE));

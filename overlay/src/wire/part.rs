@@ -31,7 +31,8 @@ impl<'a> Part<'a> {
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let [PART, high, low, place, count, share @ ..] = bytes else { return None };
         let (place, count) = (usize::from(*place), usize::from(*count));
-        let is_sound = (2..=MAX_PARTS).contains(&count) && place < count && share.len() <= super::control::MAX;
+        let is_sound =
+            (2..=MAX_PARTS).contains(&count) && place < count && share.len() <= super::control::MAX;
         is_sound.then_some(Self { number: u16::from_be_bytes([*high, *low]), place, count, share })
     }
 }
@@ -124,7 +125,9 @@ mod tests {
 
     #[test]
     fn what_is_no_part_is_none() {
-        for bytes in [&[][..], &[1, 0, 0, 0, 2], &[2, 0, 0, 0], &[2, 0, 0, 2, 2], &[2, 0, 0, 0, 1], &[2, 0, 0, 0, 5]] {
+        for bytes in
+            [&[][..], &[1, 0, 0, 0, 2], &[2, 0, 0, 0], &[2, 0, 0, 2, 2], &[2, 0, 0, 0, 1], &[2, 0, 0, 0, 5]]
+        {
             assert_eq!(Part::decode(bytes), None, "{bytes:?}");
         }
         assert!(Part::decode(&[2, 0, 0, 1, 2]).is_some());
