@@ -337,6 +337,37 @@ fn ping_and_tcp_arrive_whole_both_ways() {
 }
 
 #[test]
+fn what_the_path_does_not_take_is_told_or_fragmented() {
+    let Some((mut a, b)) = pair() else { return };
+    a.slots[0].mtu = Mtu { bytes: 1220, is_known: true };
+    a.publish(RelayTable::default());
+    transfer(&a, &b, address4(2).into(), 7001, 4 << 20);
+    transfer(&a, &b, address6(2).into(), 7002, 4 << 20);
+    let ping = |arguments: &'static str| {
+        let run = move || Command::new("ping").args(arguments.split(' ')).output().unwrap();
+        let output = a.host.run(run);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (passed, said) = ping("-c1 -W5 -Mdo -s1192 10.77.0.2");
+    assert!(passed, "{said}");
+    let before = a.dropped(Reason::TooBig);
+    let (passed, said) = ping("-c1 -W1 -Mprobe -s1193 10.77.0.2");
+    assert!(!passed && said.contains("1220"), "{said}");
+    a.until_dropped(Reason::TooBig, before + 1);
+    for (what, arguments) in [
+        ("IPv6 up to 1280", "-c1 -W5 -Mprobe -s1232 fd77::2"),
+        ("IPv4 that may be fragmented", "-c1 -W5 -Mdont -s1240 10.77.0.2"),
+        ("fragments of its own", "-c1 -W5 -Mdont -s4000 10.77.0.2"),
+        ("the same over IPv6", "-c1 -W5 -s4000 fd77::2"),
+    ] {
+        let (passed, said) = ping(arguments);
+        assert!(passed, "{what}: {said}");
+    }
+    assert_eq!(b.dropped(Reason::Malformed) + b.dropped(Reason::TunFailed), 0);
+}
+
+#[test]
 fn udp_of_every_size_arrives_as_it_was_sent() {
     let Some((a, b)) = pair() else { return };
     let (listening, ready) = mpsc::channel();

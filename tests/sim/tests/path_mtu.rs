@@ -107,14 +107,14 @@ fn a_link_that_shrinks_in_flight_is_no_black_hole() {
 
 #[test]
 fn where_even_control_messages_do_not_fit_they_go_in_parts() {
-    let mut world = homes(1, 1000).build();
+    let mut world = homes(1, 700).build();
     world.run_until(SECOND * 30, World::all_ready).expect("ready");
     let letter = world.send("a", "b", Kind::Request);
     world.run_until(SECOND * 10, |w| w.answered(letter).is_some()).expect("an answer");
     world.stream("a", "b", TICK, SECOND * 30);
     world.run_for(SECOND * 10);
-    assert_eq!(mtu(&world, "a", "b"), 768 - 60);
-    assert!(passes(&mut world, 708, false) && !passes(&mut world, 709, false));
+    assert_eq!(mtu(&world, "a", "b"), 576 - 60);
+    assert!(passes(&mut world, 516, false) && !passes(&mut world, 517, false));
 }
 
 #[test]
