@@ -40,7 +40,7 @@ impl Node {
             return self.send_payload(to, way, &payload);
         }
         let parts = part::split(&payload, room, self.rng.next_u32() as u16);
-        parts.into_iter().all(|part| self.send_payload(to, way, &part))
+        !parts.is_empty() && parts.into_iter().all(|part| self.send_payload(to, way, &part))
     }
 
     /// Send the payload of one control packet a certain way.
