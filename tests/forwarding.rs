@@ -352,11 +352,11 @@ fn what_the_path_does_not_take_is_told_or_fragmented() {
     let (passed, said) = ping("-c1 -W5 -Mdo -s1192 10.77.0.2");
     assert!(passed, "{said}");
     let before = a.dropped(Reason::TooBig);
-    let (passed, said) = ping("-c1 -W1 -Mprobe -s1193 10.77.0.2");
+    let (passed, said) = ping("-c1 -W1 -Mdo -s1193 10.77.0.2");
     assert!(!passed && said.contains("1220"), "{said}");
     a.until_dropped(Reason::TooBig, before + 1);
     for (what, arguments) in [
-        ("IPv6 up to 1280", "-c1 -W5 -Mprobe -s1232 fd77::2"),
+        ("IPv6 up to 1280", "-c1 -W5 -Mdo -s1232 fd77::2"),
         ("IPv4 that may be fragmented", "-c1 -W5 -Mdont -s1240 10.77.0.2"),
         ("fragments of its own", "-c1 -W5 -Mdont -s4000 10.77.0.2"),
         ("the same over IPv6", "-c1 -W5 -s4000 fd77::2"),

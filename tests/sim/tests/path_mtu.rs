@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use frejus_overlay::document::NatClass;
+use frejus_overlay::wire::control::Message;
 use frejus_sim::app::Kind;
 use frejus_sim::link::{Quality, WAN};
 use frejus_sim::scenario::Scenario;
@@ -108,6 +109,9 @@ fn a_link_that_shrinks_in_flight_is_no_black_hole() {
 #[test]
 fn where_even_control_messages_do_not_fit_they_go_in_parts() {
     let mut world = homes(1, 700).build();
+    let known = &world.host("a").disk.as_ref().expect("enrolled").known;
+    let answer = Message::SuperPeer { contact: known[0].clone() }.encode();
+    assert!(answer.len() + 48 > 576 - 60, "{} bytes would fit", answer.len());
     world.run_until(SECOND * 30, World::all_ready).expect("ready");
     let letter = world.send("a", "b", Kind::Request);
     world.run_until(SECOND * 10, |w| w.answered(letter).is_some()).expect("an answer");
