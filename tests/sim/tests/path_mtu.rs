@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use frejus_overlay::document::NatClass;
+use frejus_overlay::id::NodeId;
+use frejus_overlay::locator::Channel;
 use frejus_overlay::wire::control::Message;
 use frejus_sim::app::Kind;
 use frejus_sim::link::{Quality, WAN};
@@ -110,8 +112,10 @@ fn a_link_that_shrinks_in_flight_is_no_black_hole() {
 fn where_even_control_messages_do_not_fit_they_go_in_parts() {
     let mut world = homes(1, 700).build();
     let known = &world.host("a").disk.as_ref().expect("enrolled").known;
-    let answer = Message::SuperPeer { contact: known[0].clone() }.encode();
-    assert!(answer.len() + 48 > 576 - 60, "{} bytes would fit", answer.len());
+    // A knock has a contact in it, and who it is for.
+    let sealed = Message::SuperPeer { contact: known[0].clone() }.encode();
+    let knock = Message::Knock { to: NodeId([1; 32]), channel: Channel(u64::MAX), sealed }.encode();
+    assert!(knock.len() + 48 > 576 - 60, "{} bytes would fit", knock.len());
     world.run_until(SECOND * 30, World::all_ready).expect("ready");
     let letter = world.send("a", "b", Kind::Request);
     world.run_until(SECOND * 10, |w| w.answered(letter).is_some()).expect("an answer");
