@@ -8,6 +8,7 @@ mod duty;
 mod interrupt;
 mod inward;
 mod outward;
+mod oversize;
 mod tables;
 
 use std::io;

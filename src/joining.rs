@@ -23,6 +23,7 @@ use x25519_dalek::PublicKey;
 
 use crate::failure::{ExitCode, Failure};
 use crate::founding::{clash, free_prefix};
+use crate::fragmentation;
 use crate::state::StateDir;
 
 /// An answer is smaller than a full Ethernet frame.
@@ -191,6 +192,8 @@ impl Doors {
 
 fn bind(ip: IpAddr) -> std::io::Result<UdpSocket> {
     let socket = UdpSocket::bind((ip, 0))?;
+    // No path is measured yet, and the request is as long as its answer may be.
+    fragmentation::set(&socket, ip.is_ipv4(), true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod failure;
 pub mod forward;
 pub mod founding;
+mod fragmentation;
 pub mod joining;
 pub mod ledger;
 pub mod limiter;

@@ -119,7 +119,7 @@ pub struct UpOptions {
     pub advertise: Vec<SocketAddr>,
     /// The device's name; none: the first free `frejusN`.
     pub tun: Option<String>,
-    /// The device's MTU in bytes; none: 1280.
+    /// The device's MTU in bytes; none: 1420.
     pub mtu: Option<u16>,
     /// What the kernel may do in bulk.
     pub offload: Wishes,

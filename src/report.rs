@@ -347,6 +347,8 @@ pub struct Path {
     pub rtt_ms: Option<f64>,
     /// Share of probes that stayed unanswered, from 0 to 1.
     pub loss: f64,
+    /// The largest packet that it takes inside the tunnel, in bytes.
+    pub mtu: u16,
     /// Seconds since this path came into use.
     pub since_s: u64,
 }
@@ -499,10 +501,10 @@ mod tests {
             r#"{"schema":1,"peers":[
 {"name":"b","id":"nodeid-b","addresses":["10.93.4.7","fd12:3456:789a::7"],"roles":["peer"],
 "path":{"kind":"direct","transport":"udp","remote":"203.0.113.11:40211","via":null,"method":"punched",
-"rtt_ms":12.34,"loss":0.0,"since_s":75},"handshake_age_s":42,"rx_bytes":1536,"tx_bytes":5242880},
+"rtt_ms":12.34,"loss":0.0,"mtu":1420,"since_s":75},"handshake_age_s":42,"rx_bytes":1536,"tx_bytes":5242880},
 {"name":"printer","id":"nodeid-p","addresses":["10.93.4.200"],"roles":["super-peer","login-server"],
 "path":{"kind":"relay","transport":"tls","remote":"203.0.113.101:443","via":"s","method":null,
-"rtt_ms":null,"loss":0.25,"since_s":3},"handshake_age_s":null,"rx_bytes":0,"tx_bytes":148},
+"rtt_ms":null,"loss":0.25,"mtu":1420,"since_s":3},"handshake_age_s":null,"rx_bytes":0,"tx_bytes":148},
 {"name":"new","id":"nodeid-n","addresses":[],"roles":[],"path":null,
 "handshake_age_s":null,"rx_bytes":0,"tx_bytes":0}]}"#,
         );
@@ -514,7 +516,7 @@ mod tests {
             &samples::ping(),
             r#"{"schema":1,"peer":"b","replies":[{"seq":1,"rtt_ms":12.34,
 "path":{"kind":"direct","transport":"udp","remote":"203.0.113.11:40211","via":null,"method":"punched",
-"rtt_ms":12.34,"loss":0.0,"since_s":75}}],"sent":2,"received":1}"#,
+"rtt_ms":12.34,"loss":0.0,"mtu":1420,"since_s":75}}],"sent":2,"received":1}"#,
         );
     }
 

@@ -14,12 +14,15 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use frejus_overlay::wire::{Frame, classify};
 use nix::errno::Errno;
 use quinn_udp::RecvMeta;
 
 use crate::offload::{Offload, Offloads};
 use crate::report::{Attention, Offload as Report};
 use family::{Family, Port};
+
+use crate::fragmentation;
 
 /// What may wait in the kernel to be sent: 2 MiB is 16 ms at 1 Gb/s.
 const SEND_BUFFER: usize = 2 << 20;
@@ -90,6 +93,14 @@ pub enum BindError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// A datagram that every path takes whole: 576 bytes (RFC 791) less IP and UDP headers.
+const SAFE: usize = 576 - 28;
+const EMSGSIZE: i32 = Errno::EMSGSIZE as i32;
+
+fn is_before_tunnels(datagram: &[u8]) -> bool {
+    matches!(classify(datagram), Some(Frame::Knock(_) | Frame::EnrolRequest(_) | Frame::EnrolAnswer(_)))
 }
 
 /// Whether to wait for room in a full send buffer.
@@ -277,12 +288,29 @@ impl Udp {
 }
 
 impl UdpSender {
-    /// Sends one datagram; a full buffer drops it, since everything that control says is said again.
+    /// Sends one datagram; a full buffer drops it, since everything that control says is said again, and so does a link
+    /// of ours that does not take it: a probe that is too long is lost. What is said outside of tunnels, to somebody
+    /// to whom no path was measured, may be fragmented.
     ///
     /// # Errors
     /// What the kernel says: no route, no such family.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.0.send(to, datagram, datagram.len(), WhenFull::Drop).map_err(|unsent| unsent.source)
+        let send = || match self.0.send(to, datagram, datagram.len(), WhenFull::Drop) {
+            Err(unsent) if unsent.source.raw_os_error() == Some(EMSGSIZE) => Ok(()),
+            done => done.map_err(|unsent| unsent.source),
+        };
+        if datagram.len() <= SAFE || !is_before_tunnels(datagram) {
+            return send();
+        }
+        let family = if to.is_ipv4() { &self.0.v4 } else { &self.0.v6 };
+        let family = family.as_deref().ok_or_else(|| io::Error::from(Errno::EAFNOSUPPORT))?;
+        let socket = &family.ports[self.0.queue].socket;
+        // The option is the socket's: what the other threads send meanwhile may be fragmented too, and arrives as well.
+        // Probes are sent by this thread alone.
+        fragmentation::set(socket, to.is_ipv4(), true)?;
+        let sent = send();
+        fragmentation::set(socket, to.is_ipv4(), false)?;
+        sent
     }
 
     /// Datagrams that arrived and were dropped because nobody read them in time, since the sockets were opened.

@@ -88,6 +88,7 @@ fn echo(kind: PathKind) -> PingReply {
             method: direct.then_some(Method::Punched),
             rtt_ms: Some(12.5),
             loss: 0.0,
+            mtu: 1420,
             since_s: 1,
         },
     }

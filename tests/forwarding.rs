@@ -38,6 +38,7 @@ use frejus_overlay::forward::{Exception, Slot, SlotCounters, SlotId, Table};
 use frejus_overlay::id::NodeId;
 use frejus_overlay::locator::{Channel, Locator};
 use frejus_overlay::packet::udp6::Udp6;
+use frejus_overlay::path_mtu::Mtu;
 use frejus_overlay::relay::server::{Channels, DEFAULT_RATE, RelayTable};
 use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, Opened, SharedTunnel, seal_one};
 use frejus_overlay::verdict::Drop as Reason;
@@ -171,7 +172,16 @@ impl Node {
     fn add(&mut self, peer: u8, tunnel: SharedTunnel, index: u32, path: Option<Locator>) {
         let id = SlotId((index & 0x3fff) as u16);
         let (address4, address6) = (address4(peer), address6(peer));
-        self.slots.push(Slot { id, index, tunnel, path, address4, address6, counters: Arc::default() });
+        self.slots.push(Slot {
+            id,
+            index,
+            tunnel,
+            path,
+            mtu: Mtu::UNKNOWN,
+            address4,
+            address6,
+            counters: Arc::default(),
+        });
         self.publish(RelayTable::default());
     }
 
@@ -343,6 +353,37 @@ fn ping_and_tcp_arrive_whole_both_ways() {
         !a.exceptions.try_iter().any(|exception| matches!(exception, Exception::Woken { .. })),
         "told twice"
     );
+}
+
+#[test]
+fn what_the_path_does_not_take_is_told_or_fragmented() {
+    let Some((mut a, b)) = pair() else { return };
+    a.slots[0].mtu = Mtu { bytes: 1220, is_known: true };
+    a.publish(RelayTable::default());
+    transfer(&a, &b, address4(2).into(), 7001, 4 << 20);
+    transfer(&a, &b, address6(2).into(), 7002, 4 << 20);
+    let ping = |arguments: &'static str| {
+        let run = move || Command::new("ping").args(arguments.split(' ')).output().unwrap();
+        let output = a.host.run(run);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (passed, said) = ping("-c1 -W5 -Mdo -s1192 10.77.0.2");
+    assert!(passed, "{said}");
+    let before = a.dropped(Reason::TooBig);
+    let (passed, said) = ping("-c1 -W1 -Mdo -s1193 10.77.0.2");
+    assert!(!passed && said.contains("1220"), "{said}");
+    a.until_dropped(Reason::TooBig, before + 1);
+    for (what, arguments) in [
+        ("IPv6 up to 1280", "-c1 -W5 -Mdo -s1232 fd77::2"),
+        ("IPv4 that may be fragmented", "-c1 -W5 -Mdont -s1240 10.77.0.2"),
+        ("fragments of its own", "-c1 -W5 -Mdont -s4000 10.77.0.2"),
+        ("the same over IPv6", "-c1 -W5 -s4000 fd77::2"),
+    ] {
+        let (passed, said) = ping(arguments);
+        assert!(passed, "{what}: {said}");
+    }
+    assert_eq!(b.dropped(Reason::Malformed) + b.dropped(Reason::TunFailed), 0);
 }
 
 #[test]

@@ -9,7 +9,9 @@ pub mod samples;
 use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
 use frejus_overlay::id::RecordKey;
+use frejus_overlay::packet::IpPacket;
 use frejus_overlay::packet::coalesce::{Coalescer, Output};
+use frejus_overlay::packet::fragment::{Oversize, oversize};
 use frejus_overlay::packet::icmp::{self, Unreachable};
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
@@ -18,6 +20,7 @@ use frejus_overlay::packet::{IpPacket, protocol};
 use frejus_overlay::record::{self, Record};
 use frejus_overlay::wire::control::Message;
 use frejus_overlay::wire::enrol;
+use frejus_overlay::wire::part::{Assembly, Part};
 use frejus_overlay::wire::{self, Frame};
 
 /// A target: its name, which is also its corpus, and what it does.
@@ -34,6 +37,8 @@ pub const TARGETS: &[Target] = &[
     ("packet", packet),
     ("segment", segment),
     ("coalesce", coalesce),
+    ("fragment", fragment),
+    ("part", part),
 ];
 
 /// Datagrams: a relay frame's inside is shorter than the frame, and its header is rebuilt bit by bit.
@@ -177,4 +182,29 @@ fn meaning(packet: &[u8]) -> Vec<u8> {
         }
     }
     packet
+}
+
+/// Packets longer than their path takes, which is what the first two bytes say: each piece parses and fits.
+pub fn fragment(data: &[u8]) {
+    let [high, low, packet @ ..] = data else { return };
+    let mtu = u16::from_be_bytes([*high, *low]);
+    let Ok(packet) = IpPacket::parse(packet) else { return };
+    let Oversize::Fragments(mut fragments) = oversize(&packet, mtu, 7) else { return };
+    let mut out = vec![0; usize::from(mtu)];
+    while let Some(piece) = fragments.write_next(&mut out) {
+        let length = piece.expect("a piece fits the path");
+        assert!(IpPacket::parse(&out[..length]).is_ok());
+    }
+}
+
+/// Parts of control messages, of as many bytes each as the first byte says.
+pub fn part(data: &[u8]) {
+    let [step, parts @ ..] = data else { return };
+    let mut assembly = Assembly::default();
+    for part in parts.chunks(usize::from(*step).max(1)).filter_map(Part::decode) {
+        if let Some(whole) = assembly.add(&part) {
+            assert!(whole.len() <= 4 * 1232);
+            control(&whole);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::record::Record;
 use frejus_overlay::timing::UnixTime;
 use frejus_overlay::wire::control::Message;
-use frejus_overlay::wire::{self, enrol};
+use frejus_overlay::wire::{self, enrol, part};
 
 /// When all of it is valid.
 pub const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -138,6 +138,9 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("code", "code", code.reveal().into_bytes()),
         ("packet", "udp6", datagram.clone()),
         ("segment", "udp6", [&[0; 10], datagram.as_slice()].concat()),
+        ("fragment", "udp6", [&[0, 56], datagram.as_slice()].concat()),
+        ("part", "lookup", [&[9][..], &part::split(&message(&lookup), 9, 7).concat()].concat()),
+        ("control", "padded", Message::Probe { token: 7 }.padded(64)),
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
     ]
 }

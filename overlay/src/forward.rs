@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::locator::Locator;
+use crate::path_mtu::Mtu;
 use crate::relay::server::RelayTable;
 use crate::tunnel::SharedTunnel;
 use crate::verdict::Drop;
@@ -46,6 +47,8 @@ pub struct Slot {
     pub tunnel: SharedTunnel,
     /// The path in use; `None` while there is no session.
     pub path: Option<Locator>,
+    /// What that path takes.
+    pub mtu: Mtu,
     /// Its addresses: the only sources it may use.
     pub address4: Ipv4Addr,
     /// See [`Self::address4`].

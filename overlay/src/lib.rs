@@ -11,7 +11,7 @@
 //! | who is who, and why one believes it | [`id`], [`document`], [`record`], [`code`] |
 //! | how a node comes in | [`enrolment`] (the newcomer), [`login`] (the login server) |
 //! | address → node → whereabouts | [`resolver`], [`port`] (to the directory) |
-//! | how a path is found, judged and left | [`punch`], [`paths`], [`score`], [`locator`] |
+//! | how a path is found, judged and left | [`punch`], [`paths`], [`score`], [`path_mtu`], [`locator`] |
 //! | what a packet meets | [`forward`], [`packet`], [`relay`], [`verdict`] |
 //! | what travels | [`wire`], [`tunnel`] |
 //! | what holds it together | [`node`] |
@@ -45,6 +45,7 @@ pub mod locator;
 pub mod login;
 pub mod node;
 pub mod packet;
+pub mod path_mtu;
 pub mod paths;
 mod peer;
 pub mod port;

@@ -60,6 +60,8 @@ pub struct Node {
     crypto: Box<dyn Crypto>,
     rng: ChaCha20Rng,
     counters: Arc<Counters>,
+    /// Of the TUN device, in bytes.
+    device_mtu: u16,
     now: Now,
 
     peers: BTreeMap<NodeId, Peer>,
@@ -117,6 +119,7 @@ impl Node {
             crypto,
             rng,
             counters,
+            device_mtu: config.mtu,
             now,
             peers: BTreeMap::new(),
             slots: Vec::new(),

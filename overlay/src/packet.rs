@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub mod checksum;
 pub mod coalesce;
 pub mod ecn;
+pub mod fragment;
 pub mod icmp;
 pub mod segment;
 pub mod udp6;

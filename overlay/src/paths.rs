@@ -1,7 +1,8 @@
 //! The paths to one peer that have proved themselves, and the choice among them.
 //!
 //! Owns: round trips, loss, doubt and death of each path, and when to probe next. Never: addresses that have
-//! not answered (that is [`crate::punch`]), or the ranking (that is [`crate::score`]).
+//! not answered (that is [`crate::punch`]), the ranking (that is [`crate::score`]), or how large a packet may be
+//! (that is [`crate::path_mtu`]; only the path in use is measured).
 //!
 //! A path in use is probed every 400 ms while data flows, and every [`KEEPALIVE`] while it is merely kept.
 //! An unanswered probe is repeated quickly; a path that answers none of them for [`DEAD_AFTER`] is dead. The
@@ -13,6 +14,7 @@ use std::time::Duration;
 use crate::limits::KEEPALIVE;
 use crate::locator::Locator;
 use crate::node::Method;
+use crate::path_mtu::{Mtu, PathMtu};
 use crate::score::{Score, Tier};
 use crate::timing::Instant;
 
@@ -52,10 +54,11 @@ pub struct Path {
     unanswered: Option<Instant>,
     next_probe: Instant,
     last_ack: Instant,
+    mtu: PathMtu,
 }
 
 impl Path {
-    const fn new(locator: Locator, method: Method, now: Instant) -> Self {
+    fn new(locator: Locator, method: Method, device_mtu: u16, now: Instant) -> Self {
         Self {
             locator,
             method,
@@ -66,7 +69,14 @@ impl Path {
             unanswered: None,
             next_probe: now,
             last_ack: now,
+            mtu: PathMtu::new(locator, device_mtu),
         }
+    }
+
+    /// The largest inner packet that it takes.
+    #[must_use]
+    pub const fn mtu(&self) -> Mtu {
+        self.mtu.mtu()
     }
 
     /// Smoothed round trip.
@@ -124,6 +134,7 @@ impl Path {
         let (_, sent) = self.outstanding.drain(..=at).next_back()?;
         self.loss -= self.loss * ALPHA;
         self.unanswered = self.outstanding.front().map(|(_, sent)| *sent);
+        self.mtu.heard(sent);
         let rtt = now.since(sent);
         // A shorter one is believed sooner: what holds a probe up is a busy machine more often than a longer way, and one
         // such measurement must not put off the death of the path.
@@ -140,22 +151,25 @@ impl Path {
 pub enum Due {
     /// Send a probe there and say so with [`Paths::sent`].
     Probe(Locator),
+    /// Send a probe there that makes an inner packet of so many bytes, and say so with [`Paths::measuring`].
+    Measure(Locator, u16),
     /// This path is gone.
     Died(Locator),
 }
 
 /// All proved paths to one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Paths {
     paths: Vec<Path>,
     selected: Option<Locator>,
+    device_mtu: u16,
 }
 
 impl Paths {
-    /// None yet.
+    /// None yet. `device_mtu` is the TUN device's, in bytes: no path needs to take more.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { paths: Vec::new(), selected: None }
+    pub const fn new(device_mtu: u16) -> Self {
+        Self { paths: Vec::new(), selected: None, device_mtu }
     }
 
     /// The path in use.
@@ -187,7 +201,7 @@ impl Paths {
             let worst = worst.min_by_key(|(_, path)| (path.score(now).tier, path.last_ack)).map(|(at, _)| at);
             self.paths.remove(worst.expect("at most one of several is selected"));
         }
-        self.paths.push(Path::new(locator, method, now));
+        self.paths.push(Path::new(locator, method, self.device_mtu, now));
     }
 
     /// A round trip that was measured before the path was one.
@@ -207,6 +221,18 @@ impl Paths {
     /// An answer came, whichever way. The path whose probe it was, and its round trip.
     pub fn answered(&mut self, token: u64, now: Instant) -> Option<(Locator, Duration)> {
         self.paths.iter_mut().find_map(|path| Some((path.locator, path.answered(token, now)?)))
+    }
+
+    /// A padded probe with `token` left on `locator`, an inner packet of `size` bytes.
+    pub fn measuring(&mut self, locator: Locator, token: u64, size: u16) {
+        if let Some(path) = self.find_mut(locator) {
+            path.mtu.sent(token, size);
+        }
+    }
+
+    /// An answer came; whether it was to a padded probe.
+    pub fn passed(&mut self, token: u64, now: Instant) -> bool {
+        self.paths.iter_mut().any(|path| path.mtu.answered(token, now))
     }
 
     /// The path in use, if no probe is under way on it: something is odd, and it should be asked at once.
@@ -260,6 +286,12 @@ impl Paths {
             } else if Self::probe_at(path, self.selected, active, keep).is_some_and(|at| at <= now) {
                 due.push(Due::Probe(path.locator));
             }
+            if Some(path.locator) == self.selected
+                && !path.is_dead(now)
+                && let Some(size) = path.mtu.handle_timeout(active, path.expected(), now)
+            {
+                due.push(Due::Measure(path.locator, size));
+            }
         }
         for what in &due {
             if let Due::Died(locator) = what {
@@ -274,7 +306,8 @@ impl Paths {
     pub fn poll_timeout(&self, active: bool, keep: bool) -> Option<Instant> {
         let death = |path: &Path| path.unanswered.map(|since| since + DEAD_AFTER.max(path.expected() * 4));
         let probe = |path: &Path| Self::probe_at(path, self.selected, active, keep);
-        self.paths.iter().flat_map(|path| [death(path), probe(path)]).flatten().min()
+        let measure = self.selected().and_then(|path| path.mtu.poll_timeout(active));
+        self.paths.iter().flat_map(|path| [death(path), probe(path)]).chain([measure]).flatten().min()
     }
 
     fn probe_at(path: &Path, selected: Option<Locator>, active: bool, keep: bool) -> Option<Instant> {

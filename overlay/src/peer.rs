@@ -15,10 +15,12 @@ use crate::id::{NetworkId, NodeId, TunnelKey};
 use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
 use crate::locator::{Channel, Locator};
 use crate::node::RequestId;
-use crate::paths::Paths;
+use crate::path_mtu::Mtu;
+use crate::paths::{Path, Paths};
 use crate::punch::Punch;
 use crate::timing::Instant;
 use crate::tunnel::{SharedTunnel, Tunnel};
+use crate::wire::part::Assembly;
 
 /// Trying to get a session.
 #[derive(Clone, Debug)]
@@ -76,6 +78,10 @@ pub(crate) struct Peer {
     used: Option<Instant>,
     /// Anything authentic came last.
     heard: Instant,
+    /// As forwarding knows it.
+    told_mtu: Mtu,
+    /// Control messages of which a part has come.
+    pub(crate) assembly: Assembly,
     /// The armed deadline, as the node's heap has it.
     pub(crate) wake: Option<Instant>,
 }
@@ -87,6 +93,8 @@ pub(crate) struct Fresh {
     pub(crate) index: u32,
     pub(crate) tunnel: SharedTunnel,
     pub(crate) channel: Channel,
+    /// Of our TUN device, in bytes.
+    pub(crate) device_mtu: u16,
 }
 
 impl Peer {
@@ -99,7 +107,7 @@ impl Peer {
             index: fresh.index,
             tunnel: fresh.tunnel,
             counters: Arc::default(),
-            paths: Paths::new(),
+            paths: Paths::new(fresh.device_mtu),
             punch: Punch::new(),
             backlog: Backlog::default(),
             channel: fresh.channel,
@@ -113,6 +121,8 @@ impl Peer {
             seen: (0, 0),
             used: None,
             heard: now,
+            told_mtu: Mtu::UNKNOWN,
+            assembly: Assembly::default(),
             wake: None,
         }
     }
@@ -205,6 +215,17 @@ impl Peer {
             .fold(self.tick, Instant::min)
     }
 
+    /// Of the path in use.
+    pub(crate) fn mtu(&self) -> Mtu {
+        self.paths.selected().map_or(Mtu::UNKNOWN, Path::mtu)
+    }
+
+    /// Whether forwarding has yet to hear of the path's MTU.
+    pub(crate) fn remeasured(&mut self) -> bool {
+        let mtu = self.mtu();
+        std::mem::replace(&mut self.told_mtu, mtu) != mtu
+    }
+
     /// As forwarding sees it.
     pub(crate) fn as_slot(&self, network: &NetworkId) -> Slot {
         Slot {
@@ -212,6 +233,7 @@ impl Peer {
             index: self.index,
             tunnel: Arc::clone(&self.tunnel),
             path: self.path(),
+            mtu: self.mtu(),
             address4: self.member.passport.address4,
             address6: self.id().address6(network),
             counters: Arc::clone(&self.counters),

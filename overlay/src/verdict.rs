@@ -35,6 +35,8 @@ reasons! {
     Unreachable = "unreachable",
     /// From the TUN: a source address that is not ours.
     ForeignSource = "foreign_source",
+    /// From the TUN: longer than the path takes, and not to be fragmented. The sender is told.
+    TooBig = "too_big",
     /// The queue of packets that wait for a tunnel is full.
     BacklogFull = "backlog_full",
     /// The queue to the control plane is full.

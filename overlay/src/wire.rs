@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod enrol;
+pub mod part;
 
 use crate::locator::Channel;
 

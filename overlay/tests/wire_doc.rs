@@ -24,6 +24,7 @@ use frejus_overlay::tunnel::Purpose;
 use frejus_overlay::wire;
 use frejus_overlay::wire::control::{self, Message};
 use frejus_overlay::wire::enrol;
+use frejus_overlay::wire::part;
 
 const DOCUMENT: &str = include_str!("../../docs/wire.md");
 
@@ -214,6 +215,9 @@ fn examples() -> Examples {
     examples.insert("relay-header", wire::relay_header(Channel(0x0123_4567_89ab_cdef)).to_vec());
     examples.insert("frames", frames());
     examples.insert("inner-packet", inner_packet());
+    let probe = Message::Probe { token: 300 };
+    examples.insert("padded-probe", probe.padded(8));
+    examples.insert("part", part::split(&probe.encode(), 7, 0x1234).remove(1));
     examples.insert("genesis", genesis().as_bytes().to_vec());
     examples.insert("grant", grant().as_bytes().to_vec());
     examples.insert("passport", passport().as_bytes().to_vec());

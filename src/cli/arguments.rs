@@ -156,7 +156,7 @@ pub struct Up {
     /// The device's name [default: the first free frejusN]
     #[arg(long, value_name = "NAME", value_parser = options::device)]
     pub tun: Option<String>,
-    /// The device's MTU in bytes [default: 1280]
+    /// The device's MTU in bytes [default: 1420]
     #[arg(long, value_name = "N", value_parser = mtu)]
     pub mtu: Option<u16>,
     /// Do without what the kernel could do in bulk: tun_tso, tun_uso, tcp_coalescing, udp_coalescing, udp_gso or

@@ -18,8 +18,8 @@ pub(super) fn run(client: &Client, output: Output) -> Result<(), Failure> {
 }
 
 fn table(peers: &Peers) -> String {
-    let heading = ["NAME", "ADDRESS", "PATH", "RTT", "LOSS", "RECEIVED", "SENT", "HANDSHAKE"];
-    screen::columns(&heading, &[3, 4, 5, 6, 7], peers.peers.iter().map(row).collect())
+    let heading = ["NAME", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "RECEIVED", "SENT", "HANDSHAKE"];
+    screen::columns(&heading, &[3, 4, 5, 6, 7, 8], peers.peers.iter().map(row).collect())
 }
 
 fn row(peer: &Peer) -> Vec<String> {
@@ -30,6 +30,7 @@ fn row(peer: &Peer) -> Vec<String> {
         screen::or_dash(path.map(way)),
         screen::or_dash(path.and_then(|path| path.rtt_ms).map(screen::milliseconds)),
         screen::or_dash(path.map(|path| format!("{:.0} %", path.loss * 100.0))),
+        screen::or_dash(path.map(|path| path.mtu.to_string())),
         screen::bytes(peer.rx_bytes),
         screen::bytes(peer.tx_bytes),
         screen::or_dash(peer.handshake_age_s.map(screen::age)),
@@ -57,10 +58,10 @@ mod tests {
         assert_eq!(
             table(&samples::peers()),
             "\
-NAME     ADDRESS      PATH                           RTT  LOSS  RECEIVED     SENT  HANDSHAKE
-b        10.93.4.7    direct 203.0.113.11:40211  12.3 ms   0 %   1.5 KiB  5.0 MiB       42 s
-printer  10.93.4.200  relay via s                      -  25 %       0 B    148 B          -
-new      -            -                                -     -       0 B      0 B          -
+NAME     ADDRESS      PATH                           RTT  LOSS   MTU  RECEIVED     SENT  HANDSHAKE
+b        10.93.4.7    direct 203.0.113.11:40211  12.3 ms   0 %  1420   1.5 KiB  5.0 MiB       42 s
+printer  10.93.4.200  relay via s                      -  25 %  1420       0 B    148 B          -
+new      -            -                                -     -     -       0 B      0 B          -
 "
         );
     }

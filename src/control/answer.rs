@@ -105,6 +105,7 @@ pub(super) fn path(path: PathView) -> report::Path {
         },
         rtt_ms: path.rtt.map(ms),
         loss: (path.loss * 1000.0).round() / 1000.0,
+        mtu: path.mtu,
         since_s: path.age.as_secs(),
     }
 }

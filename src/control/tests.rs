@@ -118,6 +118,7 @@ fn founder() -> (Control<Fake>, JoinCode) {
         login: Some(login),
         advertise: vec![at],
         directory_port: 0,
+        mtu: 1280,
         relay_rate: 1,
     };
     let counters = Arc::new(Counters::default());

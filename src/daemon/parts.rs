@@ -29,9 +29,8 @@ use crate::tun::{self, Tun, TunError};
 use crate::udp::{BindError, Listen, PortChoice, Udp};
 use crate::wireguard::Wireguard;
 
-/// MTU unless the user says otherwise: what IPv6 demands (RFC 8200, section 5), so that an outer packet passes
-/// wherever 1500 bytes do, and most places where fewer do (docs/adr/0012).
-const DEFAULT_MTU: u16 = 1280;
+/// MTU unless the user says otherwise: what fits 1500 bytes over IPv6. What a path takes is measured (docs/adr/0016).
+const DEFAULT_MTU: u16 = 1420;
 
 /// A node ready to run.
 pub(super) struct Parts {
@@ -97,7 +96,7 @@ impl Parts {
             listen: udp.local(),
         };
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
-        let config = config(saved, login, options.advertise, directory_port)?;
+        let config = config(saved, login, options.advertise, directory_port, tun.mtu())?;
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =
             node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
@@ -126,6 +125,7 @@ fn config(
     login: Option<frejus_overlay::login::LoginServer>,
     advertise: Vec<SocketAddr>,
     directory_port: u16,
+    mtu: u16,
 ) -> Result<Config, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| Failure::other(error.to_string(), "try again"))?;
@@ -139,6 +139,7 @@ fn config(
         login,
         advertise,
         directory_port,
+        mtu,
         relay_rate: DEFAULT_RATE,
     })
 }

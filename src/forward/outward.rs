@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use frejus_overlay::forward::{Exception, Outward as Decision, Slot, Table};
 use frejus_overlay::locator::Locator;
+use frejus_overlay::packet::fragment::{Oversize, oversize};
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::vnet::{self, VnetHeader};
 use frejus_overlay::packet::{IpPacket, MAX_PACKET};
 use frejus_overlay::timing::Instant;
-use frejus_overlay::tunnel::{HEADER, OVERHEAD, Tunnel};
+use frejus_overlay::tunnel::{HEADER, OVERHEAD};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use frejus_overlay::wire;
 use nix::errno::Errno;
 
 use super::duty::Amount;
+use super::oversize::Teller;
 use super::{Control, LONGEST_EXCEPTION, Published};
 use crate::clock::Clock;
 use crate::tun::Tun;
@@ -67,6 +69,9 @@ struct Sealer {
     control: Control,
     scratch: Box<[u8]>,
     run: Run,
+    teller: Teller,
+    /// Identifies the fragments of one packet.
+    fragmented: u32,
 }
 
 impl Outward {
@@ -79,7 +84,14 @@ impl Outward {
     ) -> Self {
         let batch =
             Batch { arena: vec![0; SUPER_PACKETS * SLOT].into(), packets: Vec::with_capacity(PACKETS) };
-        let sealer = Sealer { udp, control, scratch: vec![0; MAX_PACKET].into(), run: Run::new() };
+        let sealer = Sealer {
+            udp,
+            control,
+            scratch: vec![0; MAX_PACKET].into(),
+            run: Run::new(),
+            teller: Teller::new(Arc::clone(&tun)),
+            fragmented: std::process::id().rotate_left(16),
+        };
         Self { tun, table, clock, batch, sealer, broken: false }
     }
 
@@ -114,6 +126,7 @@ impl Outward {
     }
 
     fn forward(&mut self) -> Amount {
+        self.sealer.teller.now = self.clock.latest();
         let table = self.table.snapshot();
         let planner =
             Planner { batch: &self.batch, header: self.tun.has_header(), mtu: self.tun.mtu().into() };
@@ -152,13 +165,17 @@ impl<'a> Planner<'a> {
             vnet = VnetHeader::decode(first).ok_or(Reason::Malformed)?;
             packet = rest;
         }
-        let segments = Segments::new(vnet, packet, self.mtu).map_err(|_| Reason::Malformed)?;
-        let ip = segments.packet();
+        let ip = IpPacket::parse(packet).map_err(|_| Reason::Malformed)?;
         let destination = ip.destination();
         if is_noise(destination) {
             return Err(Reason::NoRoute);
         }
         let decision = table.outward(ip.source(), destination);
+        let longest = match &decision {
+            Decision::Send(slot, _) => self.mtu.min(slot.mtu.bytes.into()),
+            Decision::Ask | Decision::Drop(_) => self.mtu,
+        };
+        let segments = Segments::of(vnet, ip, longest).map_err(|_| Reason::Malformed)?;
         Ok((segments, decision))
     }
 }
@@ -250,7 +267,7 @@ impl Sealer {
         let mut feed = segments;
         loop {
             let full = loop {
-                if !self.fill(&*slot.tunnel, path, &mut feed) {
+                if !self.fill(slot, path, &mut feed) {
                     break true;
                 }
                 if next >= planner.batch.packets.len() {
@@ -272,13 +289,18 @@ impl Sealer {
     }
 
     /// Writes what the feed has straight into the run, and seals it there; `false` if the run is full before.
-    fn fill(&mut self, tunnel: &dyn Tunnel, path: Locator, feed: &mut Segments<'_>) -> bool {
-        let header = match path {
-            Locator::Direct(_) => None,
-            Locator::Relayed { channel, .. } => Some(wire::relay_header(channel)),
-        };
+    fn fill(&mut self, slot: &Slot, path: Locator, feed: &mut Segments<'_>) -> bool {
+        let tunnel = &*slot.tunnel;
+        let header = relay_header(path);
         let front = header.map_or(0, |header| header.len());
         while let Some(inner) = feed.next_len() {
+            if !slot.mtu.takes(inner) {
+                if self.run.datagrams > 0 {
+                    return false;
+                }
+                self.oversize(slot, path, feed);
+                continue;
+            }
             let size = front + inner + OVERHEAD;
             if size > MAX_PAYLOAD {
                 self.control.counters.count_many(Reason::SendFailed, 1);
@@ -302,6 +324,39 @@ impl Sealer {
             }
         }
         true
+    }
+
+    /// A packet that the path does not take, while the run is empty: its fragments are sealed into the run, or its sender
+    /// is told.
+    fn oversize(&mut self, slot: &Slot, path: Locator, feed: &mut Segments<'_>) {
+        let written = feed.write_next(&mut self.scratch).and_then(Result::ok);
+        let packet = written.and_then(|length| IpPacket::parse(&self.scratch[..length]).ok());
+        let Some(packet) = packet else { return self.control.counters.count(Reason::Malformed) };
+        self.fragmented = self.fragmented.wrapping_add(1);
+        let mut fragments = match oversize(&packet, slot.mtu.bytes, self.fragmented) {
+            Oversize::Fragments(fragments) => fragments,
+            Oversize::Tell(mtu) => {
+                self.control.counters.count(Reason::TooBig);
+                return self.teller.tell(&packet, mtu);
+            }
+        };
+        let header = relay_header(path);
+        let front = header.map_or(0, |header| header.len());
+        while let Some(inner) = fragments.next_len() {
+            let size = front + inner + OVERHEAD;
+            if !self.run.takes(size) {
+                return self.control.counters.count(Reason::SendFailed);
+            }
+            let room = &mut self.run.arena[self.run.len..self.run.len + size];
+            if fragments.write_next(&mut room[front + HEADER..]).is_none_or(|written| written.is_err()) {
+                return self.control.counters.count(Reason::Malformed);
+            }
+            room[..front].copy_from_slice(header.as_ref().map_or(&[], |header| header));
+            match slot.tunnel.seal(&mut room[front..], inner) {
+                Some(len) => self.run.push(front + len, inner),
+                None => return self.control.counters.count(Reason::Unreachable),
+            }
+        }
     }
 
     /// Sends the run.
@@ -338,6 +393,14 @@ impl Sealer {
 
     fn counters(&self) -> &Counters {
         &self.control.counters
+    }
+}
+
+/// What stands in front of every message on this path.
+fn relay_header(path: Locator) -> Option<[u8; wire::RELAY_HEADER]> {
+    match path {
+        Locator::Direct(_) => None,
+        Locator::Relayed { channel, .. } => Some(wire::relay_header(channel)),
     }
 }
 

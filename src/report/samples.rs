@@ -66,6 +66,7 @@ pub(crate) fn direct() -> Path {
         method: Some(Method::Punched),
         rtt_ms: Some(12.34),
         loss: 0.0,
+        mtu: 1420,
         since_s: 75,
     }
 }
@@ -79,6 +80,7 @@ pub(crate) fn relayed() -> Path {
         method: None,
         rtt_ms: None,
         loss: 0.25,
+        mtu: 1420,
         since_s: 3,
     }
 }

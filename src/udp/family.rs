@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::refusals::Refusals;
 use super::{Buffers, RECEIVE_BUFFER, SEND_BUFFER, WhenFull};
+use crate::fragmentation;
 use crate::offload::{Offload, Offloads, Why};
 
 const EIO: i32 = Errno::EIO as i32;
@@ -133,6 +134,7 @@ impl Port {
         }
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
+        fragmentation::set(&socket, at.is_ipv4(), false)?;
         // quinn-udp asks for it; as long as any socket does, the kernel reads the clock for every packet it receives.
         setsockopt(&socket, sockopt::ReceiveTimestampns, &false).ok();
         if !offloads.is_on(Offload::UdpGro) {

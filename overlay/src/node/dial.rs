@@ -90,7 +90,7 @@ impl Node {
         let index = generation << SLOT_BITS | u32::from(slot.0);
         let channel = Channel(self.rng.next_u64());
         let tunnel = self.crypto.tunnel(&key, index);
-        let fresh = Fresh { key, slot, index, tunnel, channel };
+        let fresh = Fresh { key, slot, index, tunnel, channel, device_mtu: self.device_mtu };
         let mut peer = Peer::new(place.member(), fresh, self.now.instant);
         peer.place = Some(place);
         self.slots[usize::from(slot.0)] = Some(node);

@@ -39,6 +39,8 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// Port of our directory; published with our public addresses if we serve it.
     pub directory_port: u16,
+    /// Of the TUN device, in bytes.
+    pub mtu: u16,
     /// Bytes a second that we relay for one node.
     pub relay_rate: u64,
 }
@@ -198,6 +200,8 @@ pub struct PathView {
     pub rtt: Option<Duration>,
     /// Share of probes unanswered, 0 to 1.
     pub loss: f64,
+    /// The largest inner packet that it takes, in bytes.
+    pub mtu: u16,
     /// How long it has been in use.
     pub age: Duration,
 }

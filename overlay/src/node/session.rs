@@ -10,12 +10,14 @@ use crate::forward::SlotId;
 use crate::id::NodeId;
 use crate::locator::{Locator, is_public};
 use crate::packet::udp6::Udp6;
+use crate::path_mtu::BASE;
 use crate::paths;
 use crate::peer::{Dial, Peer};
 use crate::punch;
 use crate::tunnel::seal_one;
 use crate::verdict::Drop;
 use crate::wire::control::{self, Message};
+use crate::wire::part::{self, Part};
 
 /// IPv6 (40) and UDP (8) headers.
 const HEADERS: usize = 48;
@@ -31,12 +33,24 @@ impl Node {
     pub(super) fn send_along(&mut self, to: NodeId, way: Locator, message: &Message) -> bool {
         let payload = message.encode();
         debug_assert!(payload.len() <= control::MAX, "{message:?} is too long");
+        let mtu =
+            self.peers.get(&to).and_then(|peer| peer.paths.find(way)).map_or(BASE, |path| path.mtu().bytes);
+        let room = usize::from(mtu).saturating_sub(HEADERS);
+        if payload.len() <= room {
+            return self.send_payload(to, way, &payload);
+        }
+        let parts = part::split(&payload, room, self.rng.next_u32() as u16);
+        !parts.is_empty() && parts.into_iter().all(|part| self.send_payload(to, way, &part))
+    }
+
+    /// Send the payload of one control packet a certain way.
+    fn send_payload(&mut self, to: NodeId, way: Locator, payload: &[u8]) -> bool {
         let datagram = Udp6 {
             source: self.own6,
             destination: to.address6(&self.network.id),
             source_port: control::PORT,
             destination_port: control::PORT,
-            payload: &payload,
+            payload,
         };
         let mut packet = vec![0; HEADERS + payload.len()];
         let Some(length) = datagram.write(&mut packet) else { return false };
@@ -124,6 +138,24 @@ impl Node {
         token
     }
 
+    /// Send a probe that makes an inner packet of `size` bytes, and beside it a small one, unless one is under way: only if
+    /// that arrives is the size to blame.
+    fn measure(&mut self, node: NodeId, way: Locator, size: u16) {
+        let token = self.rng.next_u64();
+        let payload = Message::Probe { token }.padded(usize::from(size).saturating_sub(HEADERS));
+        self.send_payload(node, way, &payload);
+        let Some(peer) = self.peer(node) else { return };
+        peer.paths.measuring(way, token, size);
+        if peer.paths.unasked() == Some(way) {
+            self.probe(node, way);
+        }
+    }
+
+    /// Let forwarding know if another size of packet passes.
+    fn on_measured(&mut self, node: NodeId) {
+        self.table_stale |= self.peer(node).is_some_and(Peer::remeasured);
+    }
+
     /// Choose the path again, and let everybody know if it changed.
     pub(super) fn reselect(&mut self, node: NodeId) {
         let now = self.now.instant;
@@ -144,13 +176,20 @@ impl Node {
     /// A control message.
     pub(super) fn on_control(&mut self, slot: SlotId, from: Locator, packet: &[u8]) {
         let Some(node) = self.by_slot(slot) else { return };
-        let message = Udp6::parse(packet)
-            .filter(|udp| udp.source == node.address6(&self.network.id) && udp.destination == self.own6)
-            .and_then(|udp| Message::decode(udp.payload));
-        let Some(message) = message else { return self.drop(Drop::BadMessage) };
+        let udp = Udp6::parse(packet)
+            .filter(|udp| udp.source == node.address6(&self.network.id) && udp.destination == self.own6);
+        let Some(udp) = udp else { return self.drop(Drop::BadMessage) };
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         peer.hear(now);
+        let message = match Part::decode(udp.payload) {
+            None => Message::decode(udp.payload),
+            Some(part) => match peer.assembly.add(&part) {
+                None => return,
+                Some(whole) => Message::decode(&whole),
+            },
+        };
+        let Some(message) = message else { return self.drop(Drop::BadMessage) };
         match message {
             Message::Probe { token } => self.on_probe(node, from, token),
             Message::ProbeAck { token, seen } => self.on_probe_ack(node, token, seen),
@@ -192,6 +231,9 @@ impl Node {
             self.presence.observe(node, seen, now);
         }
         let Some(peer) = self.peer(node) else { return };
+        if peer.paths.passed(token, now) {
+            return self.on_measured(node);
+        }
         if let Some((_, rtt)) = peer.paths.answered(token, now) {
             self.on_pong(node, token, rtt);
         } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
@@ -362,11 +404,13 @@ impl Node {
             for due in peer.paths.handle_timeout(active, kept, now) {
                 match due {
                     paths::Due::Probe(way) => _ = self.probe(node, way),
+                    paths::Due::Measure(way, size) => self.measure(node, way, size),
                     paths::Due::Died(way) => self.on_path_died(way),
                 }
             }
             self.reselect(node);
         }
+        self.on_measured(node);
         if had_path && self.peers.get(&node).is_some_and(|peer| peer.path().is_none()) {
             self.on_path_lost(node);
         }

@@ -90,6 +90,7 @@ impl Node {
             method: if path.locator.is_direct() { path.method } else { Method::Relayed },
             rtt: path.rtt(),
             loss: path.loss(),
+            mtu: path.mtu().bytes,
             age: now.instant.since(path.since),
         })
     }

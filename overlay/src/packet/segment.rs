@@ -59,7 +59,14 @@ impl<'a> Segments<'a> {
     /// # Errors
     /// [`Malformed`] if the packet is none, or the device asks for what can't be done with it.
     pub fn new(vnet: VnetHeader, packet: &'a [u8], max_segment: usize) -> Result<Self, Malformed> {
-        let packet = IpPacket::parse(packet)?;
+        Self::of(vnet, IpPacket::parse(packet)?, max_segment)
+    }
+
+    /// [`Self::new`] for a packet that is checked already.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of(vnet: VnetHeader, packet: IpPacket<'a>, max_segment: usize) -> Result<Self, Malformed> {
         if vnet.gso != Gso::None {
             let cut = Cut::plan(vnet, &packet, max_segment)?;
             let count = (packet.bytes().len() - cut.transport.payload).div_ceil(cut.mss).max(1);

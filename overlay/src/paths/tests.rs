@@ -29,14 +29,16 @@ struct Line {
     answers: VecDeque<(Instant, u64)>,
     died: Vec<(Locator, Instant)>,
     changes: usize,
+    /// The largest inner packet that arrives.
+    mtu: u16,
 }
 
 impl Line {
     fn new(rtt_ms: u64) -> Self {
-        let paths = Paths::new();
+        let paths = Paths::new(1280);
         let rtt = Duration::from_millis(rtt_ms);
         let (died, answers) = (Vec::new(), VecDeque::new());
-        Self { paths, rtt, now: at(0), token: 0, answers, died, changes: 0 }
+        Self { paths, rtt, now: at(0), token: 0, answers, died, changes: 0, mtu: 1280 }
     }
 
     /// A relay and a direct path, both proved.
@@ -65,11 +67,20 @@ impl Line {
                 && at <= self.now
             {
                 self.answers.pop_front();
-                self.paths.answered(token, self.now);
+                if self.paths.answered(token, self.now).is_none() {
+                    self.paths.passed(token, self.now);
+                }
             }
             for due in self.paths.handle_timeout(true, true, self.now) {
                 match due {
                     Due::Died(locator) => self.died.push((locator, self.now)),
+                    Due::Measure(locator, size) => {
+                        self.token += 1;
+                        self.paths.measuring(locator, self.token, size);
+                        if self.mtu >= size && arrives(locator, self.now) {
+                            self.answers.push_back((self.now + self.rtt, self.token));
+                        }
+                    }
                     Due::Probe(locator) => {
                         self.token += 1;
                         self.paths.sent(locator, self.token, self.now);
@@ -198,7 +209,10 @@ fn an_answer_counts_once_and_names_its_path() {
 
 #[test]
 fn a_path_that_nothing_uses_is_not_probed() {
-    let line = Line::with_both(20);
+    let mut line = Line::with_both(20);
+    assert_eq!(line.paths.handle_timeout(false, false, at(0)), [Due::Measure(direct(1), 1280)]);
+    line.paths.measuring(direct(1), 7, 1280);
+    assert!(line.paths.passed(7, at(0)), "the path in use is measured once");
     assert_eq!(line.paths.poll_timeout(false, false), None);
     let kept = line.paths.poll_timeout(false, true);
     assert_eq!(kept, Some(at(0) + KEEPALIVE));

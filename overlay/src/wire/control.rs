@@ -22,7 +22,8 @@ pub const MAX: usize = 1280 - 48;
 /// A message inside the tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// "Do you hear me on this path?" Answered on the same path.
+    /// "Do you hear me on this path?" Answered on the same path. May be padded with zeros, by which the sender finds out
+    /// how large a packet the path takes ([`Message::padded`]).
     Probe {
         /// Comes back.
         token: u64,
@@ -133,14 +134,23 @@ impl Message {
         postcard::to_extend(self, vec![VERSION]).expect("messages are plain data")
     }
 
+    /// As it travels, and zeros up to `length` bytes. Only a probe may be padded.
+    #[must_use]
+    pub fn padded(&self, length: usize) -> Vec<u8> {
+        let mut bytes = self.encode();
+        bytes.resize(length.max(bytes.len()), 0);
+        bytes
+    }
+
     /// Read what came out of a tunnel; `None` if it is no message of this version.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [VERSION, body @ ..] = bytes else { return None };
-        if bytes.len() > MAX {
-            return None;
-        }
         let (message, rest) = postcard::take_from_bytes(body).ok()?;
-        rest.is_empty().then_some(message)
+        let is_sound = match message {
+            Self::Probe { .. } => rest.iter().all(|byte| *byte == 0),
+            _ => rest.is_empty() && bytes.len() <= MAX,
+        };
+        is_sound.then_some(message)
     }
 }

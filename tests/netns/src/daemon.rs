@@ -39,6 +39,8 @@ pub struct PeerPath {
     pub via: Option<String>,
     /// How the path was found.
     pub method: String,
+    /// The largest inner packet that it takes, in bytes.
+    pub mtu: u64,
 }
 
 /// The binary under test: `FREJUS_BIN`, else where cargo has put it for this profile.
@@ -228,6 +230,12 @@ impl Daemon {
         wait_for_timed(&what, LIMIT * 2, || self.path_to(id).filter(|path| path.kind == kind))
     }
 
+    /// Waits until the path to the node `id` takes inner packets of `mtu` bytes; how long that took.
+    pub fn wait_mtu(&self, id: &str, mtu: u64) -> Duration {
+        let what = format!("{}: the path to {id} takes {mtu} bytes", self.host.name);
+        wait_for(&what, LIMIT, || self.path_to(id).is_some_and(|path| path.mtu == mtu))
+    }
+
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
@@ -269,6 +277,7 @@ impl PeerPath {
             remote: word("remote"),
             via: path["via"].as_str().map(str::to_owned),
             method: word("method"),
+            mtu: path["mtu"].as_u64().unwrap_or(0),
         }
     }
 }

@@ -35,6 +35,15 @@ const BRIDGE_RULES: &str = "table bridge lab {
 }
 ";
 
+/// A router that tells nobody that a packet was too big.
+const QUIET_RULES: &str = "table inet quiet {
+  chain out { type filter hook output priority 0;
+    icmp type destination-unreachable drop
+    icmpv6 type packet-too-big drop
+  }
+}
+";
+
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// One internet of its own for one test; everything in it goes when it is dropped, a panic included.
@@ -175,6 +184,30 @@ impl Lab {
     /// Undoes [`Lab::blackout`].
     pub fn light(&self, host: &Host) {
         self.wan().nft(&format!("delete element bridge lab dark {{ {} }}\n", host.public));
+    }
+
+    /// From here on the link of the home's router to the internet takes no more than `mtu` bytes, and the router says
+    /// nothing about what it drops.
+    pub fn narrow(&self, of: &Host, mtu: u16) {
+        let router = self.router(of);
+        if !router.ok(&["nft", "list", "tables"]).contains("quiet") {
+            router.nft(QUIET_RULES);
+        }
+        router.sh(&format!("ip link set wan0 mtu {mtu}"));
+    }
+
+    /// From here on every link between public hosts takes `mtu` bytes.
+    pub fn widen(&self, hosts: &[&Host], mtu: u16) {
+        let list = self.wan().ok(&["ip", "-br", "link"]);
+        for port in
+            list.lines().filter(|line| line.starts_with('p')).filter_map(|line| line.split(['@', ' ']).next())
+        {
+            self.wan().sh(&format!("ip link set {port} mtu {mtu}"));
+        }
+        self.wan().sh(&format!("ip link set br0 mtu {mtu}"));
+        for host in hosts {
+            host.sh(&format!("ip link set eth0 mtu {mtu}"));
+        }
     }
 
     /// The home's router forgets every mapping and every open door, as after a power cut.

@@ -105,6 +105,16 @@ pub fn read(packet: &[u8]) -> Option<Letter> {
     Some(Letter { source, destination, kind, number })
 }
 
+/// What a "fragmentation needed" (RFC 1191) or a "packet too big" (RFC 4443) tells; `None` if it is neither.
+fn too_big(packet: &[u8]) -> Option<u16> {
+    let word = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    match (packet.first()? >> 4, packet.get(9), packet.get(6)) {
+        (4, Some(1), _) if word(20)? == 0x0304 => word(26),
+        (6, _, Some(58)) if word(40)? == 0x0200 => word(46),
+        _ => None,
+    }
+}
+
 /// Source and destination of an IP packet.
 #[must_use]
 pub fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
@@ -138,13 +148,18 @@ pub struct Mailbox {
     pub duplicates: u64,
     /// Packets that are no letters.
     pub strange: u64,
+    /// What Packets Too Big told, in bytes.
+    pub told: Vec<u16>,
 }
 
 impl Mailbox {
     /// A packet came out of the TUN device; the answer, if it asks for one.
     pub fn take(&mut self, packet: &[u8], now: Instant) -> Option<Vec<u8>> {
         let Some(letter) = read(packet) else {
-            self.strange += 1;
+            match too_big(packet) {
+                Some(mtu) => self.told.push(mtu),
+                None => self.strange += 1,
+            }
             return None;
         };
         let receipt = Receipt { at: now, letter };

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use frejus_overlay::forward::{Exception, Inward, Outward, Slot, Table};
 use frejus_overlay::locator::{Channel, Locator};
+use frejus_overlay::packet::fragment::{Oversize, oversize};
+use frejus_overlay::packet::{IpPacket, icmp};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
 use frejus_overlay::verdict::{Counters, Drop};
@@ -58,7 +60,29 @@ impl Forwarding {
         match table.outward(source, destination) {
             Outward::Drop(reason) => self.drop(reason),
             Outward::Ask => vec![unroutable(packet)],
-            Outward::Send(slot, locator) => self.seal(slot, locator, packet),
+            Outward::Send(slot, locator) if slot.mtu.takes(packet.len()) => self.seal(slot, locator, packet),
+            Outward::Send(slot, locator) => self.oversize(slot, locator, packet),
+        }
+    }
+
+    /// A packet that the path is known not to take.
+    fn oversize(&self, slot: &Slot, locator: Locator, packet: &[u8]) -> Vec<Deed> {
+        let Ok(packet) = IpPacket::parse(packet) else { return self.drop(Drop::Malformed) };
+        let number = self.counters.packets_out.load(Ordering::Relaxed) as u32;
+        let mut out = [0; icmp::LONGEST];
+        match oversize(&packet, slot.mtu.bytes, number) {
+            Oversize::Fragments(mut fragments) => {
+                let mut deeds = Vec::new();
+                while let Some(Ok(length)) = fragments.write_next(&mut out) {
+                    deeds.extend(self.seal(slot, locator, &out[..length]));
+                }
+                deeds
+            }
+            Oversize::Tell(mtu) => {
+                self.counters.count(Drop::TooBig);
+                let answer = icmp::too_big(packet.bytes(), packet.destination(), mtu, &mut out);
+                answer.map(|length| Deed::Tun(out[..length].to_vec())).into_iter().collect()
+            }
         }
     }
 

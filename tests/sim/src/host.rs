@@ -57,6 +57,8 @@ pub struct Host {
     pub address: SocketAddr,
     /// Whether its administrator says that this address is public.
     pub advertised: bool,
+    /// Its TUN device's MTU, in bytes.
+    pub mtu: u16,
     /// Seconds by which its wall clock is ahead of the world's.
     pub clock_ahead_s: i64,
     /// What survives a restart.
@@ -90,6 +92,7 @@ impl Host {
             realm,
             address,
             advertised: false,
+            mtu: 1420,
             clock_ahead_s: 0,
             disk: None,
             node: None,
@@ -136,6 +139,7 @@ impl Host {
             login,
             advertise: if self.advertised { vec![self.address] } else { Vec::new() },
             directory_port: DIRECTORY_PORT,
+            mtu: self.mtu,
             relay_rate: DEFAULT_RATE,
         })
     }

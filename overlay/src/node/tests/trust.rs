@@ -201,6 +201,7 @@ fn a_node_does_not_start_with_the_passport_of_another() {
         login: None,
         advertise: Vec::new(),
         directory_port: 0,
+        mtu: 1280,
         relay_rate: 0,
     };
     let crypto = Box::new(Model(tunnel_key(A)));

@@ -109,6 +109,7 @@ impl World {
             login,
             advertise: Vec::new(),
             directory_port: if is_super { 51861 } else { 0 },
+            mtu: 1280,
             relay_rate: 1_000_000,
         };
         let counters = Arc::new(Counters::default());
