@@ -177,7 +177,7 @@ impl Node {
             index,
             tunnel,
             path,
-            mtu: Mtu::UNKNOWN,
+            mtu: Mtu { bytes: u16::MAX, is_known: true },
             address4,
             address6,
             counters: Arc::default(),
