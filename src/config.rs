@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::failure::{ExitCode, Failure};
-use crate::options;
+use crate::options::{self, CipherChoice, TransportPolicy};
 
 /// A configuration. What the command line says goes before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,6 +30,10 @@ pub struct Config {
     /// The node's name, for `create` and `join`.
     #[serde(deserialize_with = "label")]
     pub name: Option<String>,
+    /// What to do about transport keys.
+    pub transport: Option<TransportPolicy>,
+    /// Which cipher to use them with.
+    pub cipher: Option<CipherChoice>,
 }
 
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

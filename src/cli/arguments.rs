@@ -10,7 +10,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use ipnetwork::Ipv4Network;
 
-use crate::options;
+use crate::options::{self, CipherChoice, TransportPolicy};
 use crate::paths_on_disk::Selection;
 use crate::report::Role;
 
@@ -158,6 +158,12 @@ pub struct Up {
     /// The device's MTU in bytes [default: 1280]
     #[arg(long, value_name = "N", value_parser = mtu)]
     pub mtu: Option<u16>,
+    /// Transport keys, post-quantum, inside WireGuard [default: prefer]
+    #[arg(long, value_name = "POLICY")]
+    pub transport: Option<TransportPolicy>,
+    /// The cipher of transport keys [default: auto, what is fastest for both ends]
+    #[arg(long, value_name = "CIPHER")]
+    pub cipher: Option<CipherChoice>,
     /// Return once the node is ready, and leave it in the background
     #[arg(long)]
     pub detach: bool,

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+
 use super::{screen, up};
 use crate::client::Client;
 use crate::failure::{ExitCode, Failure};
@@ -87,8 +89,14 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
     if let Some(bytes) = &options.mtu {
         command.args(["--mtu", &bytes.to_string()]);
     }
+    command.args(["--transport", &word(options.transport), "--cipher", &word(options.cipher)]);
     command.args((0..verbose).map(|_| "-v")).current_dir("/");
     Ok(command)
+}
+
+/// As the command line takes it.
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).expect("no value is hidden")
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -156,6 +164,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+    use crate::options::{CipherChoice, TransportPolicy};
 
     #[test]
     fn the_failure_of_the_background_is_the_failure_of_the_foreground() {
@@ -186,13 +195,16 @@ mod tests {
             advertise: vec!["192.0.2.1:1".parse().unwrap()],
             tun: Some("vpn0".into()),
             mtu: Some(1400),
+            transport: TransportPolicy::Require,
+            cipher: CipherChoice::Aes256Gcm,
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
-             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --tun vpn0 --mtu 1400 -v -v"
+             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --tun vpn0 --mtu 1400 \
+             --transport require --cipher aes-256-gcm -v -v"
         );
     }
 }

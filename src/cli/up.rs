@@ -100,6 +100,8 @@ fn options(up: Up, config: Config, home: Home) -> UpOptions {
         advertise: first(up.advertise, config.advertise),
         tun: up.tun.or(config.tun),
         mtu: up.mtu.or(config.mtu),
+        transport: up.transport.or(config.transport).unwrap_or_default(),
+        cipher: up.cipher.or(config.cipher).unwrap_or_default(),
     }
 }
 

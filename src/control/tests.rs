@@ -104,7 +104,7 @@ fn founder() -> (Control<Fake>, JoinCode) {
         expires: now.unix + life,
     };
     let facts =
-        Facts { network: saved.network.clone(), tun: "frejus0".to_owned(), mtu: 1280, listen: vec![at] };
+        Facts { network: saved.network.clone(), tun: "frejus0".to_owned(), mtu: 1280, listen: vec![at], ciphers: Vec::new() };
     let config = Config {
         network: saved.network,
         genesis: saved.genesis,

@@ -37,6 +37,10 @@ pub(crate) fn status() -> Status {
             peers: 12,
             published: Published { lease: true, whereabouts: false },
         },
+        ciphers: vec![
+            CipherCost { name: Cipher::ChaCha20Poly1305, seal_1420_ns: 1020 },
+            CipherCost { name: Cipher::Aes256Gcm, seal_1420_ns: 736 },
+        ],
         attention: vec![Attention {
             what: "the clock is 90 s slow".into(),
             mend: "timedatectl set-ntp true".into(),
@@ -87,6 +91,8 @@ pub(crate) fn peers() -> Peers {
         roles: vec![Role::Peer],
         path: Some(direct()),
         handshake_age_s: Some(42),
+        cipher: Some(Cipher::Aes256Gcm),
+        post_quantum: Some(true),
         rx_bytes: 1536,
         tx_bytes: 5 << 20,
     };
@@ -97,6 +103,8 @@ pub(crate) fn peers() -> Peers {
         roles: vec![Role::SuperPeer, Role::LoginServer],
         path: Some(relayed()),
         handshake_age_s: None,
+        cipher: Some(Cipher::ChaCha20Poly1305),
+        post_quantum: Some(false),
         rx_bytes: 0,
         tx_bytes: 148,
     };
@@ -107,6 +115,8 @@ pub(crate) fn peers() -> Peers {
         roles: Vec::new(),
         path: None,
         handshake_age_s: None,
+        cipher: None,
+        post_quantum: None,
         rx_bytes: 0,
         tx_bytes: 0,
     };

@@ -13,7 +13,7 @@ use crate::packet::udp6::Udp6;
 use crate::paths;
 use crate::peer::{Dial, Peer};
 use crate::punch;
-use crate::tunnel::seal_one;
+use crate::tunnel::{Content, seal_one_as};
 use crate::verdict::Drop;
 use crate::wire::control::{self, Message};
 
@@ -40,13 +40,17 @@ impl Node {
         };
         let mut packet = vec![0; HEADERS + payload.len()];
         let Some(length) = datagram.write(&mut packet) else { return false };
-        self.seal_along(to, way, &packet[..length])
+        let content = match message {
+            Message::Offer(_) | Message::Answer(_) => Content::Agreement,
+            _ => Content::Control,
+        };
+        self.seal_along(to, way, content, &packet[..length])
     }
 
     /// Seal an inner packet and send it a certain way.
-    pub(super) fn seal_along(&mut self, to: NodeId, way: Locator, packet: &[u8]) -> bool {
+    fn seal_along(&mut self, to: NodeId, way: Locator, content: Content, packet: &[u8]) -> bool {
         let Some(peer) = self.peers.get(&to) else { return false };
-        let Some(sealed) = seal_one(peer.tunnel(), packet) else { return false };
+        let Some(sealed) = seal_one_as(peer.tunnel(), content, packet) else { return false };
         self.transmit(way, &sealed);
         true
     }
@@ -64,14 +68,9 @@ impl Node {
         peer.paths.confirm(from, method, now);
         let candidates = peer.place.as_ref().map(|place| place.whereabouts.candidates.clone());
         peer.punch.learn(&candidates.unwrap_or_default());
-        let packets: Vec<_> = peer.backlog.drain().collect();
-        if !packets.is_empty() {
-            peer.awaken(now);
-        }
         self.reselect(node);
-        for packet in packets {
-            self.forward_now(node, &packet);
-        }
+        self.begin_agreement(node);
+        self.flush_backlog(node);
         if first {
             self.probe(node, from);
             self.flush_pings(node);
@@ -81,10 +80,26 @@ impl Node {
         }
     }
 
+    /// Send what waited for the session, and for keys if they are insisted on.
+    pub(super) fn flush_backlog(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        let packets: Vec<_> = peer.backlog.drain().collect();
+        if !packets.is_empty() {
+            peer.awaken(now);
+        }
+        for packet in packets {
+            self.forward_now(node, &packet);
+        }
+    }
+
     /// Send a data packet along the path in use.
     pub(super) fn forward_now(&mut self, node: NodeId, packet: &[u8]) {
+        if self.peers.get(&node).is_some_and(Peer::waits_for_keys) {
+            return self.wait_for_keys(node, packet);
+        }
         let path = self.peers.get(&node).and_then(Peer::path);
-        if path.is_some_and(|path| self.seal_along(node, path, packet)) {
+        if path.is_some_and(|path| self.seal_along(node, path, Content::Data, packet)) {
             self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
             let now = self.now.instant;
             if let Some(peer) = self.peer(node) {
@@ -151,11 +166,14 @@ impl Node {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         peer.hear(now);
+        self.on_keys_ready(node);
         match message {
             Message::Probe { token } => self.on_probe(node, from, token),
             Message::ProbeAck { token, seen } => self.on_probe_ack(node, token, seen),
             Message::Candidates { candidates, answer } => self.on_candidates(node, &candidates, answer),
             Message::Bye => self.on_bye(node),
+            Message::Offer(offer) => self.on_offer(node, from, &offer),
+            Message::Answer(answer) => self.on_agreed(node, &answer),
             other => self.on_service_message(node, other),
         }
     }
@@ -290,6 +308,7 @@ impl Node {
             self.on_tick(node);
         }
         self.on_dial_timeout(node);
+        self.on_agreement_timeout(node);
         self.on_paths_timeout(node);
         self.on_punch_timeout(node);
         self.expire_pings(node);
