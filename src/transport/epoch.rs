@@ -117,3 +117,6 @@ fn inner_len(plaintext: &[u8]) -> Option<usize> {
     };
     (len <= plaintext.len()).then_some(len)
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,3 +104,6 @@ impl KeyType for Length {
         KEY
     }
 }
+
+#[cfg(test)]
+mod tests;

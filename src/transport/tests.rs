@@ -1,11 +1,11 @@
 //! Two tunnels that agree on keys: what they seal with, what they refuse, and when the keys end.
 
-use super::*;
 use frejus_overlay::agreement::Party;
 use frejus_overlay::id::{NetworkId, NodeId, TunnelKey};
-use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, OVERHEAD, SharedTunnel, seal_one, seal_one_as};
+use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, SharedTunnel, seal_one};
 use x25519_dalek::StaticSecret;
 
+use super::*;
 use crate::wireguard::Wireguard;
 
 /// Two nodes with a tunnel between them.
@@ -38,7 +38,7 @@ fn is_keyed(message: &[u8]) -> bool {
 impl Pair {
     fn new(a: Transport, b: Transport) -> Self {
         let clock = Clock::start();
-        clock.instant();
+        assert!(clock.instant() >= Instant::ZERO);
         let crypto = |seed: u8, transport| {
             Wireguard::new(StaticSecret::from([seed; 32]), clock.clone()).carrying(transport)
         };
@@ -112,4 +112,50 @@ fn both_directions_switch_as_soon_as_they_may() {
         assert_eq!(pair.a.protection(), Some(Protection::transport(cipher)));
         assert_eq!(pair.b.protection(), Some(Protection::transport(cipher)));
     }
+}
+
+#[test]
+fn a_node_may_do_without_and_then_says_nothing_and_answers_nothing() {
+    let pair = Pair::new(Transport::default(), policy(Policy::Wireguard));
+    assert_eq!(pair.b.answer(&pair.offer(), &pair.binding, pair.now()), None);
+    let pair = Pair::new(policy(Policy::Wireguard), Transport::default());
+    assert_eq!(pair.a.offer(pair.now()), None);
+    assert!(!send(&pair.a, &pair.b, 100) && !send(&pair.b, &pair.a, 100));
+    assert_eq!(pair.a.protection(), Some(Protection::WIREGUARD));
+}
+
+#[test]
+fn what_is_sent_under_transport_keys_makes_wireguard_rekey() {
+    let pair = Pair::new(Transport::default(), Transport::default());
+    let later = |seconds| pair.now() + std::time::Duration::from_secs(seconds);
+    let mut out = [0; HANDSHAKE_ROOM];
+    pair.agree();
+    assert_eq!(pair.a.handle_timeout(&mut out, later(121)), None, "nothing was sent");
+    assert!(send(&pair.a, &pair.b, 100));
+    assert_eq!(pair.a.handle_timeout(&mut out, later(100)), None);
+    assert_eq!(pair.a.handle_timeout(&mut out, later(121)), Some(148));
+    assert!(send(&pair.b, &pair.a, 100));
+    assert_eq!(pair.b.handle_timeout(&mut out, later(121)), None, "the initiator's part");
+}
+
+#[test]
+fn a_control_message_is_known_by_its_shape() {
+    let mut packet = vec![0; 60];
+    packet[0] = 0x60;
+    packet[6] = 17;
+    packet[42..44].copy_from_slice(&control::PORT.to_be_bytes());
+    assert!(may_be_control(&packet));
+    for (at, value) in [(0, 0x45), (6, 6), (42, 0), (43, 0)] {
+        let mut other = packet.clone();
+        other[at] = value;
+        assert!(!may_be_control(&other), "byte {at}");
+    }
+    assert!(!may_be_control(&packet[..47]));
+}
+
+#[test]
+fn the_figures_of_this_machine_are_figures() {
+    let costs = measure();
+    assert_eq!(costs.len(), Cipher::ALL.len());
+    assert!(costs.iter().all(|cost| cost.nanos > 0), "{costs:?}");
 }

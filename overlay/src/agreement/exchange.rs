@@ -182,3 +182,6 @@ impl Agreement {
         Some(Due::Repeat(Message::Offer(offered.offer.clone())))
     }
 }
+
+#[cfg(test)]
+mod tests;
