@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::options::TransportPolicy as Policy;
 use crate::wireguard::Shared;
 use epoch::Epoch;
-use exchange::{Agreed, Secrets};
+use exchange::Secrets;
 
 pub use measure::measure;
 
@@ -140,10 +140,6 @@ impl Keyed {
             self.change(&changes, KeyRing::stop_sealing);
         }
     }
-
-    fn agreed(&self, agreed: Agreed, opens: u32, seals: u32) -> (u32, u32, Arc<Epoch>) {
-        (opens, seals, Arc::new(Epoch::new(agreed)))
-    }
 }
 
 impl Tunnel for Keyed {
@@ -194,9 +190,9 @@ impl Tunnel for Keyed {
     fn handle_timeout(&self, out: &mut [u8], now: Instant) -> Option<usize> {
         let used = self.used.swap(false, Ordering::Relaxed);
         let worn = self.is_worn();
-        if !self.ring.load().is_empty() {
+        if self.ring.load().has_expired(now) {
             let changes = self.changes();
-            self.change(&changes, |ring| _ = ring.expire(now));
+            self.change(&changes, |ring| ring.expire(now));
         }
         self.wireguard.handle_timeout(out, used, worn, now)
     }
@@ -232,25 +228,25 @@ impl Tunnel for Keyed {
         let mut changes = self.changes();
         let index = changes.next_index(&self.ring.load());
         let (answer, agreed) = exchange::answer(offer, index, cipher, binding)?;
-        let (local, remote, epoch) = self.agreed(agreed, index, offer.index);
+        let held = Held::answered(index, offer.index, Arc::new(Epoch::new(agreed)), now);
         self.change(&changes, |ring| {
             if !offer.has_keys {
                 ring.stop_sealing();
             }
-            ring.install(Held::answered(local, remote, epoch, now));
+            ring.install(held);
         });
         Some(answer)
     }
 
     fn accept(&self, answer: &Answer, binding: &Binding, now: Instant) -> bool {
         let mut changes = self.changes();
-        let Some(pending) = changes.pending.as_ref().filter(|pending| is_sound(answer, &pending.offer)) else {
+        let Some(pending) = changes.pending.as_ref().filter(|pending| is_sound(answer, &pending.offer))
+        else {
             return false;
         };
         let Some(agreed) = pending.secrets.agree(&pending.offer, answer, binding) else { return false };
-        let (local, remote, epoch) = self.agreed(agreed, pending.offer.index, answer.index);
-        let held = Held::accepted(local, remote, epoch, pending.at, now);
-        held.keys.is_first();
+        let epoch = Arc::new(Epoch::new(agreed));
+        let held = Held::accepted(pending.offer.index, answer.index, epoch, pending.at, now);
         // The secrets end here: who breaks in later finds nothing to make the keys of.
         changes.pending = None;
         self.change(&changes, |ring| ring.install(held));

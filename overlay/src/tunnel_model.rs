@@ -4,8 +4,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::timing::Instant;
 use crate::agreement::{Answer, Binding, Offer};
+use crate::timing::Instant;
 use crate::tunnel::{Content, HEADER, Handshake, Opened, Protection, Tunnel};
 
 /// [`Tunnel`] without sharing, and with room of its own for what comes out.

@@ -42,8 +42,11 @@ pub(super) struct Epoch {
 impl Epoch {
     pub(super) fn new(agreed: Agreed) -> Self {
         let cipher = agreed.cipher;
-        let outward =
-            Outward { key: Key::new(cipher, &agreed.seal), next: AtomicU64::new(0), extra: AtomicU64::new(0) };
+        let outward = Outward {
+            key: Key::new(cipher, &agreed.seal),
+            next: AtomicU64::new(0),
+            extra: AtomicU64::new(0),
+        };
         let key = Key::new(cipher, &agreed.open);
         let inward = Inward { key, window: Mutex::default(), heard: AtomicBool::new(false) };
         Self { cipher, limit: aead::limit(cipher), outward, inward }

@@ -4,9 +4,7 @@
 //! Everything secret is wiped when dropped. Never: a key that is kept, a role beyond offerer and answerer.
 
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
-use frejus_overlay::agreement::{
-    Answer, Binding, Cipher, DOMAIN, Fixed, KEM_CIPHERTEXT, KEM_KEY, Offer,
-};
+use frejus_overlay::agreement::{Answer, Binding, Cipher, DOMAIN, Fixed, KEM_CIPHERTEXT, KEM_KEY, Offer};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
@@ -50,7 +48,12 @@ impl Secrets {
 }
 
 /// The answerer's side: what to say, and the keys. `None` if the offer is not sound, or the kernel gives no randomness.
-pub(super) fn answer(offer: &Offer, index: u32, cipher: Cipher, binding: &Binding) -> Option<(Answer, Agreed)> {
+pub(super) fn answer(
+    offer: &Offer,
+    index: u32,
+    cipher: Cipher,
+    binding: &Binding,
+) -> Option<(Answer, Agreed)> {
     let secret = ephemeral()?;
     let x25519 = diffie_hellman(&secret, &offer.x25519)?;
     let key = EncapsulationKey::new(&ML_KEM_768, &offer.kem.0[..]).ok()?;

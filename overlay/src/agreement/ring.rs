@@ -110,15 +110,19 @@ impl<K> KeyRing<K> {
         self.sealing = None;
     }
 
-    /// Let go of what opens nothing any more; whether there was any.
-    pub fn expire(&mut self, now: Instant) -> bool {
-        let before = self.held.iter().flatten().count();
+    /// Whether anything opens nothing any more.
+    #[must_use]
+    pub fn has_expired(&self, now: Instant) -> bool {
+        self.held.iter().flatten().any(|held| held.open_until <= now)
+    }
+
+    /// Let go of what opens nothing any more.
+    pub fn expire(&mut self, now: Instant) {
         for held in &mut self.held {
             *held = held.take().filter(|held| now < held.open_until);
         }
         self.compact();
         self.choose();
-        self.held.iter().flatten().count() < before
     }
 
     /// Gaps go to the end.
@@ -175,8 +179,11 @@ mod tests {
         assert_eq!(sealing(&ring, at(189)), None, "counted from the offer: the answerer may have been quick");
         assert!(ring.opening(1, at(192)).is_some(), "counted from the answer: it may have been slow");
         assert!(ring.opening(1, at(193)).is_none());
-        assert!(!ring.expire(at(192)) && ring.holds(1));
-        assert!(ring.expire(at(193)) && ring.is_empty());
+        assert!(!ring.has_expired(at(192)) && ring.has_expired(at(193)));
+        ring.expire(at(192));
+        assert!(ring.holds(1));
+        ring.expire(at(193));
+        assert!(ring.is_empty());
     }
 
     #[test]

@@ -98,7 +98,10 @@ impl Node {
 
     /// Names of the peers that data must wait for keys to, in vain so far.
     pub(super) fn without_keys(&self) -> impl Iterator<Item = &str> {
-        self.peers.values().filter(|peer| peer.agreement.has_failed() && peer.waits_for_keys()).map(Peer::name)
+        self.peers
+            .values()
+            .filter(|peer| peer.agreement.has_failed() && peer.waits_for_keys())
+            .map(Peer::name)
     }
 
     fn party(&self) -> Party {

@@ -52,7 +52,8 @@ impl Node {
         let without_keys: Vec<&str> = self.without_keys().collect();
         if !without_keys.is_empty() {
             let what = format!("no transport keys could be agreed on with {}", without_keys.join(", "));
-            let mend = "update frejus there, and allow transport keys there; or set transport = \"prefer\" here";
+            let mend =
+                "update frejus there, and allow transport keys there; or set transport = \"prefer\" here";
             attention.push((what, mend.to_owned()));
         }
         let left = self.me.passport.not_after.since(now.unix);

@@ -1,9 +1,7 @@
 //! The promises of the seam about transport keys.
 
 use super::{End, RETRY, World, packet};
-use crate::agreement::{
-    Answer, Binding, Fixed, KEM_CIPHERTEXT, Offer, Party, is_transport,
-};
+use crate::agreement::{Answer, Binding, Fixed, KEM_CIPHERTEXT, Offer, Party, is_transport};
 use crate::id::{NetworkId, NodeId};
 use crate::tunnel::{Content, Crypto, Opened, Protection, seal_one_as};
 use crate::wire::{Frame, Wireguard, classify};
@@ -65,7 +63,9 @@ impl End {
 }
 
 fn is_keyed(datagram: &[u8]) -> bool {
-    let Some(Frame::Wireguard(Wireguard::Data(receiver))) = classify(datagram) else { panic!("no data message") };
+    let Some(Frame::Wireguard(Wireguard::Data(receiver))) = classify(datagram) else {
+        panic!("no data message")
+    };
     is_transport(receiver)
 }
 

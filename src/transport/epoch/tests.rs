@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 use super::*;
 
 fn pair(cipher: Cipher) -> (Epoch, Epoch) {
-    let keys = |seal, open| Agreed { cipher, seal: Zeroizing::new([seal; 32]), open: Zeroizing::new([open; 32]) };
+    let keys =
+        |seal, open| Agreed { cipher, seal: Zeroizing::new([seal; 32]), open: Zeroizing::new([open; 32]) };
     (Epoch::new(keys(1, 2)), Epoch::new(keys(2, 1)))
 }
 
@@ -109,7 +110,8 @@ fn several_threads_seal_and_open_at_once_and_every_packet_counts_once() {
     assert_eq!(counters.len(), THREADS * EACH, "no counter twice");
     // Every thread opens everything: each packet is taken by one of them.
     let taken: usize = std::thread::scope(|scope| {
-        let open = || sealed.iter().filter(|message| b.open(&mut message.to_vec()) == Opened::Packet(60)).count();
+        let open =
+            || sealed.iter().filter(|message| b.open(&mut message.to_vec()) == Opened::Packet(60)).count();
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(open)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });

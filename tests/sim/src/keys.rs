@@ -138,13 +138,8 @@ impl Keys {
         let Some(cipher) = Cipher::of_code(answer.cipher) else { return false };
         let transcript = binding.transcript(&pending.offer, answer);
         let secret = derived(agree(&pending.secret, &answer.x25519), b"transport", &[&transcript]);
-        let epoch = Arc::new(Mutex::new(Epoch {
-            secret,
-            offerer: true,
-            cipher,
-            sent: 0,
-            window: Window::default(),
-        }));
+        let epoch =
+            Arc::new(Mutex::new(Epoch { secret, offerer: true, cipher, sent: 0, window: Window::default() }));
         self.ring.install(Held::accepted(pending.offer.index, answer.index, epoch, pending.at, now));
         true
     }

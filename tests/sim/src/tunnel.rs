@@ -396,7 +396,11 @@ impl Exclusive for ModelTunnel {
         }
         let silent =
             self.last.data_received > self.last.any_sent && now.since(self.last.any_sent) >= KEEPALIVE;
-        if silent && std::mem::take(&mut self.last.want_keepalive) { self.seal_with_session(&[], out) } else { None }
+        if silent && std::mem::take(&mut self.last.want_keepalive) {
+            self.seal_with_session(&[], out)
+        } else {
+            None
+        }
     }
 
     fn session_age_s(&self) -> Option<u64> {

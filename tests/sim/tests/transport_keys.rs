@@ -145,7 +145,11 @@ fn a_side_that_restarts_is_talked_to_again_as_soon_as_a_session_stands() {
         let again = world.answered_again(stream, started).expect("it is answered").since(started);
         println!("seed {seed}: answered {again:?} after the start");
         assert!(again <= SECOND * 3, "seed {seed}: {again:?}");
-        assert_eq!(world.unanswered(stream, started + again, world.now() - SECOND), 0, "seed {seed}: for good");
+        assert_eq!(
+            world.unanswered(stream, started + again, world.now() - SECOND),
+            0,
+            "seed {seed}: for good"
+        );
     }
 }
 
@@ -160,7 +164,11 @@ fn both_may_begin_at_the_same_moment() {
         world.run_until(SECOND * 2, |world| is_keyed(world, "a", "b")).expect("keys");
         world.run_for(SECOND * 299);
         let until = world.now() - SECOND;
-        assert_eq!(world.unanswered(there, begun, until) + world.unanswered(back, begun, until), 0, "seed {seed}");
+        assert_eq!(
+            world.unanswered(there, begun, until) + world.unanswered(back, begun, until),
+            0,
+            "seed {seed}"
+        );
         assert!(is_keyed(&world, "a", "b"));
     }
 }
@@ -181,7 +189,9 @@ fn who_insists_gets_keys_before_the_first_packet_leaves() {
                 _ => &datagram.bytes,
             };
             if inner.len() == SIZE + OVERHEAD {
-                let Some(Frame::Wireguard(Wireguard::Data(receiver))) = wire::classify(inner) else { panic!() };
+                let Some(Frame::Wireguard(Wireguard::Data(receiver))) = wire::classify(inner) else {
+                    panic!()
+                };
                 assert!(is_transport(receiver), "seed {seed}: data under WireGuard's keys");
                 seen += 1;
             }
