@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::failure::{ExitCode, Failure};
 use crate::offload::Wishes;
-use crate::options;
+use crate::options::{self, CipherChoice, TransportPolicy};
 
 /// A configuration. What the command line says goes before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -33,6 +33,10 @@ pub struct Config {
     pub name: Option<String>,
     /// What the kernel may do in bulk.
     pub offload: Wishes,
+    /// What to do about transport keys.
+    pub transport: Option<TransportPolicy>,
+    /// Which cipher to use them with.
+    pub cipher: Option<CipherChoice>,
 }
 
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
+use frejus_overlay::agreement::Cost;
 use frejus_overlay::document::{Contact, Credential, Genesis, NatClass, Network, Roles};
 use frejus_overlay::forward::{Exception, Table};
 use frejus_overlay::login::Entry;
@@ -107,6 +108,8 @@ pub struct Facts {
     pub mtu: u16,
     /// Where the node listens.
     pub listen: Vec<SocketAddr>,
+    /// What it offers for transport keys.
+    pub ciphers: Vec<Cost>,
 }
 
 impl Facts {

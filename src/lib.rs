@@ -24,6 +24,7 @@ pub mod report;
 mod seal;
 pub mod state;
 pub mod stun;
+pub mod transport;
 pub mod tun;
 pub mod udp;
 pub mod wireguard;

@@ -103,6 +103,36 @@ pub struct Joined {
     pub fresh: bool,
 }
 
+/// What to do about transport keys, which two nodes agree on inside their WireGuard session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportPolicy {
+    /// Use them with every peer that can; WireGuard's keys until then, and with the others.
+    #[default]
+    Prefer,
+    /// Carry no data without them.
+    Require,
+    /// Do without them.
+    Wireguard,
+}
+
+/// Which cipher transport keys are used with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
+pub enum CipherChoice {
+    /// Whatever a measurement at the start finds fastest for both ends.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// AES-256-GCM.
+    #[serde(rename = "aes-256-gcm")]
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    /// ChaCha20-Poly1305.
+    #[serde(rename = "chacha20-poly1305")]
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
 /// What `up` asks for, once the node is enrolled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpOptions {
@@ -123,6 +153,10 @@ pub struct UpOptions {
     pub mtu: Option<u16>,
     /// What the kernel may do in bulk.
     pub offload: Wishes,
+    /// What to do about transport keys.
+    pub transport: TransportPolicy,
+    /// Which cipher to use them with.
+    pub cipher: CipherChoice,
 }
 
 /// The number a node listens on, UDP and TCP.

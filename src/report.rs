@@ -175,6 +175,16 @@ words! {
     }
 }
 
+words! {
+    /// How packets are sealed.
+    Cipher {
+        /// RFC 8439.
+        ChaCha20Poly1305 = "chacha20-poly1305",
+        /// NIST SP 800-38D.
+        Aes256Gcm = "aes-256-gcm",
+    }
+}
+
 /// `status --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -198,6 +208,8 @@ pub struct Status {
     /// What may wait at the node's sockets.
     #[serde(default)]
     pub socket_buffers: SocketBuffers,
+    /// The ciphers that transport keys may be used with, and what they cost.
+    pub ciphers: Vec<CipherCost>,
     /// What needs attention; empty when all is well.
     pub attention: Vec<Attention>,
     /// Packets since the node started.
@@ -280,6 +292,15 @@ pub struct Published {
     pub whereabouts: bool,
 }
 
+/// What a cipher costs on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CipherCost {
+    /// Which one.
+    pub name: Cipher,
+    /// To seal 1420 bytes, in nanoseconds, as measured at the start.
+    pub seal_1420_ns: u16,
+}
+
 /// Something that an operator should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attention {
@@ -324,6 +345,10 @@ pub struct Peer {
     pub path: Option<Path>,
     /// Seconds since the last handshake; null before the first.
     pub handshake_age_s: Option<u64>,
+    /// What seals data to it; null without a session.
+    pub cipher: Option<Cipher>,
+    /// Whether data to it travels under transport keys; null without a session.
+    pub post_quantum: Option<bool>,
     /// Bytes received from it.
     pub rx_bytes: u64,
     /// Bytes sent to it.
@@ -489,6 +514,7 @@ mod tests {
 "directory":{"mode":"client","peers":12,"published":{"lease":true,"whereabouts":false}},
 "offload":{"udp_gro":{"on":true,"why":null},"udp_gso":{"on":false,"why":"this kernel has none"}},
 "socket_buffers":{"send":2097152,"receive":8388608},
+"ciphers":[{"name":"chacha20-poly1305","seal_1420_ns":1020},{"name":"aes-256-gcm","seal_1420_ns":736}],
 "attention":[{"what":"the clock is 90 s slow","mend":"timedatectl set-ntp true"}],
 "counters":{"packets_out":1234,"packets_in":2345,"dropped":{"no-route":2,"spoofed":1}}}"#,
         );
@@ -501,12 +527,14 @@ mod tests {
             r#"{"schema":1,"peers":[
 {"name":"b","id":"nodeid-b","addresses":["10.93.4.7","fd12:3456:789a::7"],"roles":["peer"],
 "path":{"kind":"direct","transport":"udp","remote":"203.0.113.11:40211","via":null,"method":"punched",
-"rtt_ms":12.34,"loss":0.0,"mtu":1420,"since_s":75},"handshake_age_s":42,"rx_bytes":1536,"tx_bytes":5242880},
+"rtt_ms":12.34,"loss":0.0,"mtu":1420,"since_s":75},"handshake_age_s":42,"cipher":"aes-256-gcm","post_quantum":true,
+"rx_bytes":1536,"tx_bytes":5242880},
 {"name":"printer","id":"nodeid-p","addresses":["10.93.4.200"],"roles":["super-peer","login-server"],
 "path":{"kind":"relay","transport":"tls","remote":"203.0.113.101:443","via":"s","method":null,
-"rtt_ms":null,"loss":0.25,"mtu":1420,"since_s":3},"handshake_age_s":null,"rx_bytes":0,"tx_bytes":148},
+"rtt_ms":null,"loss":0.25,"mtu":1420,"since_s":3},"handshake_age_s":null,"cipher":"chacha20-poly1305","post_quantum":false,
+"rx_bytes":0,"tx_bytes":148},
 {"name":"new","id":"nodeid-n","addresses":[],"roles":[],"path":null,
-"handshake_age_s":null,"rx_bytes":0,"tx_bytes":0}]}"#,
+"handshake_age_s":null,"cipher":null,"post_quantum":null,"rx_bytes":0,"tx_bytes":0}]}"#,
         );
     }
 

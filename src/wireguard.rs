@@ -15,13 +15,14 @@ use frejus_overlay::id::TunnelKey;
 use frejus_overlay::packet::MAX_PACKET;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{
-    Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, Tunnel,
+    Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel,
 };
 use frejus_overlay::wire::{Frame, Wireguard as Kind, classify};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::clock::Clock;
 use crate::seal::{self, Opener};
+use crate::transport::{Keyed, Transport};
 
 /// A session is replaced after this long (WireGuard paper, section 6.1).
 const REKEY_AFTER: Duration = Duration::from_secs(120);
@@ -30,6 +31,8 @@ const REKEY_JITTER: Duration = Duration::from_secs(10);
 /// A session seals nothing beyond this age: a second less than the paper's 180 s, since boringtun's own clock
 /// moves only when its timers run, and it must not be asked to seal with what it has dropped.
 const REJECT_AFTER: Duration = Duration::from_secs(179);
+/// A session lives this long even if the transport keys agreed in it are used up.
+const HURRY: Duration = Duration::from_secs(5);
 /// Counters from here on are refused (WireGuard paper, section 6.1: 2⁶⁴ − 2¹³ − 1).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// Initiations repeat after 1, 2, 4 and then every 5 s: quicker than the paper's REKEY_TIMEOUT at first, because
@@ -47,6 +50,7 @@ pub struct Wireguard {
     /// Shared by all tunnels and never in cookie mode: it counts all peers together, so that one flooder would send
     /// everybody there. Our own limiter stands in front, by source prefix.
     macs: Arc<RateLimiter>,
+    transport: Arc<Transport>,
     clock: Clock,
 }
 
@@ -57,7 +61,13 @@ impl Wireguard {
         let public = PublicKey::from(&secret);
         let opener = Opener::new(&secret);
         let macs = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { secret, public, opener, macs, clock }
+        Self { secret, public, opener, macs, transport: Arc::default(), clock }
+    }
+
+    /// The same, with this to be done about transport keys.
+    #[must_use]
+    pub fn carrying(self, transport: Transport) -> Self {
+        Self { transport: Arc::new(transport), ..self }
     }
 }
 
@@ -70,7 +80,8 @@ impl Crypto for Wireguard {
         let peer = PublicKey::from(peer.0);
         let macs = Some(Arc::clone(&self.macs));
         let tunn = Tunn::new(self.secret.clone(), peer, None, None, index, macs);
-        Arc::new(Shared(Mutex::new(Link::new(tunn, self.clock.clone()))))
+        let wireguard = Shared(Mutex::new(Link::new(tunn, self.clock.clone())));
+        Arc::new(Keyed::new(wireguard, index, Arc::clone(&self.transport), self.clock.clone()))
     }
 
     fn initiator(&mut self, initiation: &[u8]) -> Option<TunnelKey> {
@@ -111,6 +122,8 @@ struct Link {
     initiated: Option<(Instant, usize)>,
     /// Whether data left since the current session began.
     sent: bool,
+    /// Sessions that became the current one.
+    made: u64,
     /// How much before [`REKEY_AFTER`] the current session is replaced.
     jitter: Duration,
 }
@@ -124,6 +137,7 @@ impl Link {
             current: None,
             initiated: None,
             sent: false,
+            made: 0,
             jitter: Duration::ZERO,
         }
     }
@@ -152,6 +166,7 @@ impl Link {
         };
         if newer {
             self.current = Some(index);
+            self.made += 1;
             self.sent = false;
             self.jitter = jitter();
         }
@@ -194,6 +209,12 @@ impl Link {
             })
     }
 
+    /// Whether the last handshake is long enough ago for one before its time.
+    fn may_hurry(&self, now: Instant) -> bool {
+        self.usable(now).is_some_and(|session| now.since(session.since) >= HURRY)
+            && self.initiated.is_none_or(|(last, _)| now.since(last) >= HURRY)
+    }
+
     fn format_initiation(&mut self, out: &mut [u8], again: bool, now: Instant) -> Option<usize> {
         let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(out, again) else {
             return None;
@@ -211,7 +232,7 @@ impl Link {
 }
 
 /// [`Link`], shared: every message locks it, since boringtun has one owner for both directions.
-struct Shared(Mutex<Link>);
+pub(crate) struct Shared(Mutex<Link>);
 
 thread_local! {
     /// boringtun reads from one buffer and writes to another; a thread needs one of them, whatever the peers are.
@@ -222,10 +243,9 @@ impl Shared {
     fn link(&self) -> MutexGuard<'_, Link> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Tunnel for Shared {
-    fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize> {
+    /// [`Tunnel::seal_as`](frejus_overlay::tunnel::Tunnel::seal_as) with WireGuard's keys.
+    pub(crate) fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize> {
         assert!(buffer.len() >= len + OVERHEAD, "the caller gives room for header and tag");
         ASIDE.with_borrow_mut(|aside| {
             let packet = aside.get_mut(..len)?;
@@ -238,7 +258,7 @@ impl Tunnel for Shared {
         })
     }
 
-    fn open(&self, datagram: &mut [u8]) -> Opened {
+    pub(crate) fn open(&self, datagram: &mut [u8]) -> Opened {
         ASIDE.with_borrow_mut(|aside| {
             let Some(message) = aside.get_mut(..datagram.len()) else { return Opened::Rejected };
             message.copy_from_slice(datagram);
@@ -247,20 +267,36 @@ impl Tunnel for Shared {
         })
     }
 
-    fn initiate(&self, out: &mut [u8], now: Instant) -> Option<usize> {
+    pub(crate) fn initiate(&self, out: &mut [u8], now: Instant) -> Option<usize> {
         self.link().initiate(out, now)
     }
 
-    fn handshake(&self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake {
+    pub(crate) fn handshake(&self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake {
         self.link().handshake(datagram, out, now)
     }
 
-    fn handle_timeout(&self, out: &mut [u8], now: Instant) -> Option<usize> {
-        self.link().handle_timeout(out, now)
+    /// `used`: data left under other keys, which need the session renewed as much; `worn`: they need it at once.
+    pub(crate) fn handle_timeout(
+        &self,
+        out: &mut [u8],
+        used: bool,
+        worn: bool,
+        now: Instant,
+    ) -> Option<usize> {
+        let mut link = self.link();
+        link.sent |= used;
+        link.handle_timeout(out, worn, now)
     }
 
-    fn session_age_s(&self) -> Option<u64> {
+    pub(crate) fn session_age_s(&self) -> Option<u64> {
         self.link().session_age_s()
+    }
+
+    /// See [`Tunnel::initiated`](frejus_overlay::tunnel::Tunnel::initiated).
+    pub(crate) fn initiated(&self) -> Option<u64> {
+        let link = self.link();
+        let current = link.usable(link.clock.latest()).filter(|session| session.initiated);
+        current.map(|_| link.made)
     }
 }
 
@@ -334,8 +370,8 @@ impl Link {
         Handshake::Reply(len)
     }
 
-    fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
-        let due = self.rekey_due(now);
+    fn handle_timeout(&mut self, out: &mut [u8], worn: bool, now: Instant) -> Option<usize> {
+        let due = self.rekey_due(now) || worn && self.may_hurry(now);
         match self.tick(out, now) {
             Some(len) => Some(len),
             None if due => self.format_initiation(out, false, now),

@@ -66,6 +66,7 @@ fn status(state: State) -> Status {
             peers: 1,
             published: Published { lease: true, whereabouts: true },
         },
+        ciphers: Vec::new(),
         offload: BTreeMap::new(),
         socket_buffers: SocketBuffers::default(),
         attention: Vec::new(),

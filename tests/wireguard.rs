@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use frejus::clock::Clock;
+use frejus::options::TransportPolicy;
+use frejus::transport::Transport;
 use frejus::wireguard::Wireguard;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::Crypto;
@@ -30,15 +32,43 @@ impl World for Real {
 }
 
 macro_rules! promises {
-    ($($name:ident),+ $(,)?) => {
+    ($($of:ident)::+ => $($name:ident),+ $(,)?) => {
         $(#[test]
         fn $name() {
-            contract::$name(&mut Real(Clock::start()));
+            $($of)::+::$name(&mut Real(Clock::start()));
         })+
     };
 }
 
 promises!(
+    contract::keys =>
+    keys_take_over,
+    keys_open_once_and_for_their_receiver,
+    a_window_of_8192,
+    an_answerer_waits_for_the_offerer,
+    a_repeated_answer_changes_nothing,
+    only_the_last_offer_is_answered,
+    what_was_altered_makes_other_keys,
+    what_was_not_offered_is_refused,
+    keys_of_others_and_of_other_roles_differ,
+    new_keys_follow_old_ones,
+    a_side_that_was_started_anew_is_served_at_once,
+    both_may_offer_at_once,
+    the_agreement_itself_goes_under_wireguards_keys,
+);
+
+#[test]
+fn who_insists_carries_no_data_without_keys() {
+    let clock = Clock::start();
+    let mut insisting = |_| -> Box<dyn Crypto> {
+        let transport = Transport { policy: TransportPolicy::Require, ..Transport::default() };
+        Box::new(Wireguard::new(StaticSecret::from([0x77; 32]), clock.clone()).carrying(transport))
+    };
+    contract::keys::who_insists_carries_no_data_without_keys(&mut Real(clock.clone()), &mut insisting);
+}
+
+promises!(
+    contract =>
     handshake_and_data,
     responder_waits_for_the_initiator,
     replays_are_refused,

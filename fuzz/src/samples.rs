@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use ed25519_dalek::SigningKey;
+use frejus_overlay::agreement::{Answer, Cipher, Cost, Fixed, KEM_CIPHERTEXT, KEM_KEY, Offer};
 use frejus_overlay::code::{Code, Door};
 use frejus_overlay::document::{
     Candidate, CandidateKind, Contact, Credential, Genesis, Grant, NatClass, Network, Passport, Roles,
@@ -120,12 +121,15 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let length = udp.write(&mut datagram).expect("room");
     datagram.truncate(length);
     let lookup = Message::Lookup { id: 7, subject: Subject::Name("b".to_owned()) };
+    let (offer, answer) = halves();
     vec![
         ("classify", "relay", [&wire::relay_header(Channel(7)), inner.as_slice()].concat()),
         ("classify", "knock", wire::frame(wire::KNOCK, &[9; 64])),
         ("classify", "stranger", wire::frame(wire::STRANGER, &[])),
         ("control", "probe", message(&Message::Probe { token: 7 })),
         ("control", "lookup", message(&lookup)),
+        ("control", "offer", message(&Message::Offer(offer))),
+        ("control", "answer", message(&Message::Answer(answer))),
         ("control", "publish", message(&Message::Publish { contact: contact.clone() })),
         ("enrol", "request", request.encode()),
         ("enrol", "welcome", welcome.encode()),
@@ -143,4 +147,13 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("control", "padded", Message::Probe { token: 7 }.padded(64)),
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
     ]
+}
+
+/// What transport keys are agreed with. The halves are no keys, which a decoder does not know.
+fn halves() -> (Offer, Answer) {
+    let ciphers = Cipher::ALL.map(|cipher| Cost::new(cipher, 1000)).into();
+    let (x25519, kem) = ([7; 32], Fixed(Box::new([8; KEM_KEY])));
+    let offer = Offer { index: 0x8000_0101, x25519, kem, ciphers, has_keys: true };
+    let kem = Fixed(Box::new([9; KEM_CIPHERTEXT]));
+    (offer, Answer { offer: 0x8000_0101, index: 0x8000_0202, cipher: 2, x25519, kem })
 }

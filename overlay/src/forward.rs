@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::agreement::TRANSPORT;
 use crate::locator::Locator;
 use crate::path_mtu::Mtu;
 use crate::relay::server::RelayTable;
@@ -19,9 +20,12 @@ use crate::verdict::Drop;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId(pub u16);
 
-/// Bits of a tunnel index that name the slot; the ten above change with every tunnel, so that a late packet for
-/// the last holder of a slot finds nobody.
+/// Bits of a tunnel index that name the slot; the nine above change with every tunnel, so that a late packet for
+/// the last holder of a slot finds nobody. The topmost says whose keys a message is sealed with
+/// ([`crate::agreement::TRANSPORT`]).
 pub const SLOT_BITS: u32 = 14;
+/// Bits of a tunnel index that change with every tunnel.
+pub const GENERATION_BITS: u32 = 23 - SLOT_BITS;
 
 /// What the forwarding threads count for one peer, and two flags by which they wake control once.
 #[derive(Debug, Default)]
@@ -41,7 +45,7 @@ pub struct SlotCounters {
 pub struct Slot {
     /// Its place.
     pub id: SlotId,
-    /// The 24-bit index that its messages carry.
+    /// The 24-bit index that its messages carry, the topmost bit clear.
     pub index: u32,
     /// Its keys.
     pub tunnel: SharedTunnel,
@@ -124,10 +128,10 @@ impl Table {
         table
     }
 
-    /// The peer that a WireGuard receiver index belongs to.
+    /// The peer that a receiver index belongs to, whosever keys it names.
     #[must_use]
     pub fn by_receiver(&self, receiver: u32) -> Option<&Slot> {
-        let index = receiver >> 8;
+        let index = (receiver & !TRANSPORT) >> 8;
         let at = index & ((1 << SLOT_BITS) - 1);
         self.slots.get(at as usize)?.as_deref().filter(|slot| slot.index == index)
     }

@@ -14,6 +14,7 @@
 //! | how a path is found, judged and left | [`punch`], [`paths`], [`score`], [`path_mtu`], [`locator`] |
 //! | what a packet meets | [`forward`], [`packet`], [`relay`], [`verdict`] |
 //! | what travels | [`wire`], [`tunnel`] |
+//! | what protects it, beside WireGuard | [`agreement`] |
 //! | what holds it together | [`node`] |
 //! | how much and how long | [`limits`], [`timing`] |
 //!
@@ -34,6 +35,7 @@
 //! The simulator asserts them at every step.
 #![forbid(unsafe_code)]
 
+pub mod agreement;
 mod backlog;
 pub mod code;
 pub mod document;

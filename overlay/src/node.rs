@@ -10,6 +10,7 @@ mod ask;
 mod dial;
 mod home;
 mod io;
+mod keys;
 mod presence;
 mod request;
 mod serve;

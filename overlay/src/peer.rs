@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::agreement::exchange::Agreement;
 use crate::backlog::Backlog;
 use crate::document::{Member, Place, Roles, Verified};
 use crate::forward::{Slot, SlotCounters, SlotId};
@@ -59,6 +60,7 @@ pub(crate) struct Peer {
     pub(crate) paths: Paths,
     pub(crate) punch: Punch,
     pub(crate) backlog: Backlog,
+    pub(crate) agreement: Agreement,
     /// Ours, for whatever relay leads to it.
     pub(crate) channel: Channel,
     pub(crate) dial: Option<Dial>,
@@ -110,6 +112,7 @@ impl Peer {
             paths: Paths::new(fresh.device_mtu),
             punch: Punch::new(),
             backlog: Backlog::default(),
+            agreement: Agreement::default(),
             channel: fresh.channel,
             dial: None,
             is_home: false,
@@ -145,6 +148,11 @@ impl Peer {
 
     pub(crate) fn has_session(&self) -> bool {
         self.tunnel().session_age_s().is_some()
+    }
+
+    /// Whether the session stands, but data must wait for transport keys.
+    pub(crate) fn waits_for_keys(&self) -> bool {
+        self.has_session() && self.tunnel().protection().is_none()
     }
 
     /// The path in use, if there is a session to use it with.
@@ -209,7 +217,8 @@ impl Peer {
         let dial = self.dial.as_ref().map(|dial| dial.next);
         let ping = self.pings.values().map(|ping| ping.deadline).min();
         let forget = (!self.is_home).then(|| self.forget_at());
-        [dial, ping, forget, self.paths.poll_timeout(active, kept), self.punch.poll_timeout()]
+        let agreement = self.agreement.poll_timeout();
+        [dial, ping, forget, agreement, self.paths.poll_timeout(active, kept), self.punch.poll_timeout()]
             .into_iter()
             .flatten()
             .fold(self.tick, Instant::min)

@@ -1,10 +1,11 @@
 //! The seam behind which all cryptography of the data path stands.
 //!
-//! Owns: the traits [`Tunnel`] (one peer's keys) and [`Crypto`] (this node's keys). The daemon implements them
+//! Owns: the traits [`Tunnel`] (one peer's keys, WireGuard's and those agreed inside it) and [`Crypto`] (this node's keys). The daemon implements them
 //! with boringtun and HPKE, the simulator with a model; one contract suite runs against both. Never: keys.
 
 use std::sync::Arc;
 
+use crate::agreement::{Answer, Binding, Cipher, Offer};
 use crate::id::TunnelKey;
 use crate::timing::Instant;
 
@@ -30,6 +31,38 @@ pub enum Opened {
     Keepalive,
     /// Not authentic, or replayed, or no session of that index.
     Rejected,
+    /// Authentic data under WireGuard's keys, where transport keys are insisted on.
+    Refused,
+}
+
+/// What a message carries, which says under whose keys it may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Somebody's packet: under transport keys; without any under WireGuard's, unless that is forbidden.
+    Data,
+    /// What nodes tell each other: under transport keys, else under WireGuard's.
+    Control,
+    /// What transport keys are agreed with: under WireGuard's, which a peer that was started anew has, too.
+    Agreement,
+}
+
+/// What protects the packets to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// The cipher in use.
+    pub cipher: Cipher,
+    /// Whether who keeps the packets until there is a quantum computer will not be able to read them.
+    pub post_quantum: bool,
+}
+
+impl Protection {
+    /// WireGuard's own keys.
+    pub const WIREGUARD: Self = Self { cipher: Cipher::ChaCha20Poly1305, post_quantum: false };
+    /// Transport keys.
+    #[must_use]
+    pub const fn transport(cipher: Cipher) -> Self {
+        Self { cipher, post_quantum: true }
+    }
 }
 
 /// What came of a handshake message.
@@ -48,7 +81,12 @@ pub trait Tunnel: Send + Sync {
     /// Seal the inner packet of `len` bytes that stands behind the [`HEADER`] in `buffer`, which has room for
     /// [`OVERHEAD`] more: a WireGuard data message, whose length is returned, begins at its front. `None` if there is
     /// no session to seal with; the packet is intact then.
-    fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize>;
+    fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize> {
+        self.seal_as(Content::Data, buffer, len)
+    }
+
+    /// [`Self::seal`] for other than [`Content::Data`], too.
+    fn seal_as(&self, content: Content, buffer: &mut [u8], len: usize) -> Option<usize>;
 
     /// Open a WireGuard data message where it stands. What is rejected may be garbled.
     fn open(&self, datagram: &mut [u8]) -> Opened;
@@ -66,14 +104,37 @@ pub trait Tunnel: Send + Sync {
 
     /// Age of the session that [`Self::seal`] would use, in whole seconds; `None` if there is none.
     fn session_age_s(&self) -> Option<u64>;
+
+    /// Which session WireGuard would seal with, counted from the first, if we initiated it: then transport keys are
+    /// ours to offer.
+    fn initiated(&self) -> Option<u64>;
+
+    /// Make an offer of transport keys; the one before it can no longer be answered. `None` if this node wants none.
+    fn offer(&self, now: Instant) -> Option<Offer>;
+
+    /// Answer an offer of the peer. The new keys open at once, and seal as soon as something came under them. `None` if
+    /// this node wants no transport keys, or the offer is not sound.
+    fn answer(&self, offer: &Offer, binding: &Binding, now: Instant) -> Option<Answer>;
+
+    /// Take the answer to our last offer: the new keys open and seal at once. `false` if it is not that, or not sound.
+    fn accept(&self, answer: &Answer, binding: &Binding, now: Instant) -> bool;
+
+    /// What [`Content::Data`] is protected by; `None` if there is nothing to seal it with.
+    fn protection(&self) -> Option<Protection>;
 }
 
 /// [`Tunnel::seal`] for one packet that stands elsewhere.
 #[must_use]
 pub fn seal_one(tunnel: &dyn Tunnel, packet: &[u8]) -> Option<Vec<u8>> {
+    seal_one_as(tunnel, Content::Data, packet)
+}
+
+/// [`Tunnel::seal_as`] for one packet that stands elsewhere.
+#[must_use]
+pub fn seal_one_as(tunnel: &dyn Tunnel, content: Content, packet: &[u8]) -> Option<Vec<u8>> {
     let mut message = vec![0; packet.len() + OVERHEAD];
     message[HEADER..HEADER + packet.len()].copy_from_slice(packet);
-    let len = tunnel.seal(&mut message, packet.len())?;
+    let len = tunnel.seal_as(content, &mut message, packet.len())?;
     message.truncate(len);
     Some(message)
 }

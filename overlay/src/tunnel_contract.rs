@@ -4,6 +4,8 @@
 //! Owns: test functions, in a form that other crates' tests can call. Never: part of a node.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+pub mod keys;
+
 use std::time::Duration;
 
 use crate::id::TunnelKey;
@@ -116,6 +118,7 @@ pub fn all(world: &mut impl World) {
     garbage_and_truncation(world);
     reordering(world);
     sealed_messages(world);
+    keys::all(world);
 }
 
 /// Both directions, all sizes; the receiver index names the receiver's tunnel.

@@ -4,13 +4,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::agreement::{Answer, Binding, Offer};
 use crate::timing::Instant;
-use crate::tunnel::{HEADER, Handshake, Opened, Tunnel};
+use crate::tunnel::{Content, HEADER, Handshake, Opened, Protection, Tunnel};
 
 /// [`Tunnel`] without sharing, and with room of its own for what comes out.
 pub trait Exclusive: Send {
-    /// As [`Tunnel::seal`]; `out` has room for the message.
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize>;
+    /// As [`Tunnel::seal_as`]; `out` has room for the message.
+    fn seal(&mut self, content: Content, packet: &[u8], out: &mut [u8]) -> Option<usize>;
     /// As [`Tunnel::open`]; the packet is at the start of `out`, which has room for the whole datagram.
     fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened;
     /// As [`Tunnel::initiate`].
@@ -21,6 +22,26 @@ pub trait Exclusive: Send {
     fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize>;
     /// As [`Tunnel::session_age_s`].
     fn session_age_s(&self) -> Option<u64>;
+    /// As [`Tunnel::initiated`]; a model of WireGuard alone needs no more than it has.
+    fn initiated(&self) -> Option<u64> {
+        None
+    }
+    /// As [`Tunnel::offer`].
+    fn offer(&mut self, _: Instant) -> Option<Offer> {
+        None
+    }
+    /// As [`Tunnel::answer`].
+    fn answer(&mut self, _: &Offer, _: &Binding, _: Instant) -> Option<Answer> {
+        None
+    }
+    /// As [`Tunnel::accept`].
+    fn accept(&mut self, _: &Answer, _: &Binding, _: Instant) -> bool {
+        false
+    }
+    /// As [`Tunnel::protection`].
+    fn protection(&self) -> Option<Protection> {
+        self.session_age_s().map(|_| Protection::WIREGUARD)
+    }
 }
 
 fn own<T>(model: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -28,9 +49,9 @@ fn own<T>(model: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<T: Exclusive> Tunnel for Mutex<T> {
-    fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize> {
+    fn seal_as(&self, content: Content, buffer: &mut [u8], len: usize) -> Option<usize> {
         let packet = buffer[HEADER..HEADER + len].to_vec();
-        own(self).seal(&packet, buffer)
+        own(self).seal(content, &packet, buffer)
     }
 
     fn open(&self, datagram: &mut [u8]) -> Opened {
@@ -56,5 +77,25 @@ impl<T: Exclusive> Tunnel for Mutex<T> {
 
     fn session_age_s(&self) -> Option<u64> {
         own(self).session_age_s()
+    }
+
+    fn initiated(&self) -> Option<u64> {
+        own(self).initiated()
+    }
+
+    fn offer(&self, now: Instant) -> Option<Offer> {
+        own(self).offer(now)
+    }
+
+    fn answer(&self, offer: &Offer, binding: &Binding, now: Instant) -> Option<Answer> {
+        own(self).answer(offer, binding, now)
+    }
+
+    fn accept(&self, answer: &Answer, binding: &Binding, now: Instant) -> bool {
+        own(self).accept(answer, binding, now)
+    }
+
+    fn protection(&self) -> Option<Protection> {
+        own(self).protection()
     }
 }

@@ -71,6 +71,10 @@ reasons! {
     BadMessage = "bad_message",
     /// A document whose chain does not hold.
     BadDocument = "bad_document",
+    /// Outward: transport keys are insisted on, and none came.
+    NoTransportKeys = "no_transport_keys",
+    /// Inward: data under WireGuard's keys, where transport keys are insisted on.
+    WireguardKeys = "wireguard_keys",
 }
 
 /// Packets counted by fate; one set a thread, summed when somebody asks.

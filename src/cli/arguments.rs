@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use ipnetwork::Ipv4Network;
 
 use crate::offload::Offload;
-use crate::options;
+use crate::options::{self, CipherChoice, TransportPolicy};
 use crate::paths_on_disk::Selection;
 use crate::report::Role;
 
@@ -166,6 +166,12 @@ pub struct Up {
     /// Set for the process in the background: an offload that the configuration insists on
     #[arg(long, hide = true, value_name = "OFFLOAD")]
     pub offload: Vec<Offload>,
+    /// Transport keys, post-quantum, inside WireGuard [default: prefer]
+    #[arg(long, value_name = "POLICY")]
+    pub transport: Option<TransportPolicy>,
+    /// The cipher of transport keys [default: auto, what is fastest for both ends]
+    #[arg(long, value_name = "CIPHER")]
+    pub cipher: Option<CipherChoice>,
     /// Return once the node is ready, and leave it in the background
     #[arg(long)]
     pub detach: bool,

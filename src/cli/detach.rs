@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+
 use super::{screen, up};
 use crate::client::Client;
 use crate::failure::{ExitCode, Failure};
@@ -92,8 +94,14 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
         let said = options.offload.of(*which).map(|on| if on { "--offload" } else { "--no-offload" });
         command.args(said.map(|word| [word, which.name()]).into_iter().flatten());
     }
+    command.args(["--transport", &word(options.transport), "--cipher", &word(options.cipher)]);
     command.args((0..verbose).map(|_| "-v")).current_dir("/");
     Ok(command)
+}
+
+/// As the command line takes it.
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).expect("no value is hidden")
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -162,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::offload::Wishes;
+    use crate::options::{CipherChoice, TransportPolicy};
 
     #[test]
     fn the_failure_of_the_background_is_the_failure_of_the_foreground() {
@@ -193,6 +202,8 @@ mod tests {
             tun: Some("vpn0".into()),
             mtu: Some(1400),
             offload: Wishes { tun_uso: Some(false), udp_gso: Some(true), ..Wishes::default() },
+            transport: TransportPolicy::Require,
+            cipher: CipherChoice::Aes256Gcm,
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
@@ -200,7 +211,8 @@ mod tests {
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
              --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --tun vpn0 --mtu 1400 \
-             --no-offload tun_uso --offload udp_gso -v -v"
+             --no-offload tun_uso --offload udp_gso \
+             --transport require --cipher aes-256-gcm -v -v"
         );
     }
 }

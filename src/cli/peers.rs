@@ -4,7 +4,7 @@ use super::arguments::Output;
 use super::screen;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::report::{Path, PathKind, Peer, Peers};
+use crate::report::{Cipher, Path, PathKind, Peer, Peers};
 
 pub(super) fn run(client: &Client, output: Output) -> Result<(), Failure> {
     let peers = client.peers()?;
@@ -18,7 +18,8 @@ pub(super) fn run(client: &Client, output: Output) -> Result<(), Failure> {
 }
 
 fn table(peers: &Peers) -> String {
-    let heading = ["NAME", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "RECEIVED", "SENT", "HANDSHAKE"];
+    let heading =
+        ["NAME", "ADDRESS", "PATH", "RTT", "LOSS", "MTU", "RECEIVED", "SENT", "HANDSHAKE", "CIPHER"];
     screen::columns(&heading, &[3, 4, 5, 6, 7, 8], peers.peers.iter().map(row).collect())
 }
 
@@ -34,7 +35,13 @@ fn row(peer: &Peer) -> Vec<String> {
         screen::bytes(peer.rx_bytes),
         screen::bytes(peer.tx_bytes),
         screen::or_dash(peer.handshake_age_s.map(screen::age)),
+        screen::or_dash(peer.cipher.map(|cipher| protection(cipher, peer.post_quantum))),
     ]
+}
+
+/// `aes-256-gcm, pq`: the second word if who keeps the packets will not read them with a quantum computer.
+fn protection(cipher: Cipher, post_quantum: Option<bool>) -> String {
+    if post_quantum == Some(true) { format!("{cipher}, pq") } else { cipher.to_string() }
 }
 
 /// `direct 203.0.113.11:40211` or `relay via s`.
@@ -58,10 +65,10 @@ mod tests {
         assert_eq!(
             table(&samples::peers()),
             "\
-NAME     ADDRESS      PATH                           RTT  LOSS   MTU  RECEIVED     SENT  HANDSHAKE
-b        10.93.4.7    direct 203.0.113.11:40211  12.3 ms   0 %  1420   1.5 KiB  5.0 MiB       42 s
-printer  10.93.4.200  relay via s                      -  25 %  1420       0 B    148 B          -
-new      -            -                                -     -     -       0 B      0 B          -
+NAME     ADDRESS      PATH                           RTT  LOSS   MTU  RECEIVED     SENT  HANDSHAKE  CIPHER
+b        10.93.4.7    direct 203.0.113.11:40211  12.3 ms   0 %  1420   1.5 KiB  5.0 MiB       42 s  aes-256-gcm, pq
+printer  10.93.4.200  relay via s                      -  25 %  1420       0 B    148 B          -  chacha20-poly1305
+new      -            -                                -     -     -       0 B      0 B          -  -
 "
         );
     }

@@ -102,6 +102,8 @@ fn options(up: Up, config: Config, home: Home) -> UpOptions {
         tun: up.tun.or(config.tun),
         mtu: up.mtu.or(config.mtu),
         offload: wishes(&up.no_offload, &up.offload, config.offload),
+        transport: up.transport.or(config.transport).unwrap_or_default(),
+        cipher: up.cipher.or(config.cipher).unwrap_or_default(),
     }
 }
 

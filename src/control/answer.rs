@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use frejus_overlay::agreement::{Cipher, Cost};
 use frejus_overlay::document::{Candidate, CandidateKind, Passport, Roles};
 use frejus_overlay::node::{
     Answer, Failed, Method, PathView, PeerView, Resolution, Source, Status, SuperPeerView,
@@ -118,9 +119,23 @@ pub(super) fn peer(peer: PeerView) -> report::Peer {
         roles: roles(peer.passport.roles),
         path: peer.path.map(path),
         handshake_age_s: peer.handshake_age_s,
+        cipher: peer.protection.map(|protection| cipher(protection.cipher)),
+        post_quantum: peer.protection.map(|protection| protection.post_quantum),
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,
     }
+}
+
+const fn cipher(cipher: Cipher) -> report::Cipher {
+    match cipher {
+        Cipher::ChaCha20Poly1305 => report::Cipher::ChaCha20Poly1305,
+        Cipher::Aes256Gcm => report::Cipher::Aes256Gcm,
+    }
+}
+
+fn cost(cost: &Cost) -> Option<report::CipherCost> {
+    let name = cipher(Cipher::of_code(cost.cipher)?);
+    Some(report::CipherCost { name, seal_1420_ns: cost.nanos })
 }
 
 fn super_peer(view: SuperPeerView) -> report::SuperPeer {
@@ -167,6 +182,7 @@ pub(super) fn status(
         },
         offload: BTreeMap::new(),
         socket_buffers: report::SocketBuffers::default(),
+        ciphers: facts.ciphers.iter().filter_map(cost).collect(),
         attention: status
             .attention
             .into_iter()

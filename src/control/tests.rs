@@ -106,8 +106,13 @@ fn founder() -> (Control<Fake>, JoinCode) {
         doors: vec![Door { tunnel_key: crypto.public(), addresses: vec![at] }],
         expires: now.unix + life,
     };
-    let facts =
-        Facts { network: saved.network.clone(), tun: "frejus0".to_owned(), mtu: 1280, listen: vec![at] };
+    let facts = Facts {
+        network: saved.network.clone(),
+        tun: "frejus0".to_owned(),
+        mtu: 1280,
+        listen: vec![at],
+        ciphers: Vec::new(),
+    };
     let config = Config {
         network: saved.network,
         genesis: saved.genesis,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
+use frejus_overlay::agreement::Cipher;
 use frejus_overlay::document::{Invalid, Roles};
 use frejus_overlay::forward::{Exception, Table};
 use frejus_overlay::node::{Config, Node};
@@ -23,8 +24,9 @@ use crate::failure::{ExitCode, Failure};
 use crate::forward::{self, ForwardParts, Forwarding, Published};
 use crate::netlink::Netlink;
 use crate::offload::{Offloads, kernel_release};
-use crate::options::{DEFAULT_PORT, UpOptions};
+use crate::options::{CipherChoice, DEFAULT_PORT, UpOptions};
 use crate::state::{Saved, StateDir};
+use crate::transport::{self, Transport};
 use crate::tun::{self, Tun, TunError};
 use crate::udp::{BindError, Listen, PortChoice, Udp};
 use crate::wireguard::Wireguard;
@@ -89,13 +91,15 @@ impl Parts {
         };
         let links = links(&tun, &udp, runtime)?;
         watch_links(&tun, &udp, news)?;
+        let transport = transport(&options);
         let facts = Facts {
             network: saved.network.clone(),
             tun: tun.name().to_owned(),
             mtu: tun.mtu(),
             listen: udp.local(),
+            ciphers: transport.ciphers.clone(),
         };
-        let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
+        let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone()).carrying(transport);
         let config = config(saved, login, options.advertise, directory_port, tun.mtu())?;
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =
@@ -112,6 +116,18 @@ fn lost(tun: &Tun, news: &Sender<News>) -> Box<dyn FnOnce() + Send> {
     let (what, news) = (format!("the device {} is gone", tun.name()), news.clone());
     // A control thread that has ended already needs no reason to.
     Box::new(move || _ = news.send(News::Lost(Failure::other(what, "start the node again with frejus up"))))
+}
+
+/// What we do about transport keys; the costs are this machine's, whatever is chosen.
+fn transport(options: &UpOptions) -> Transport {
+    let mut ciphers = transport::measure();
+    let only = match options.cipher {
+        CipherChoice::Auto => None,
+        CipherChoice::Aes256Gcm => Some(Cipher::Aes256Gcm),
+        CipherChoice::ChaCha20Poly1305 => Some(Cipher::ChaCha20Poly1305),
+    };
+    ciphers.retain(|cost| only.is_none_or(|only| cost.cipher == only.code()));
+    Transport { policy: options.transport, ciphers }
 }
 
 /// What forwarding knows before the node has said anything.

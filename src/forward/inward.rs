@@ -340,6 +340,7 @@ impl Opener {
                 }
                 Opened::Keepalive => authentic = true,
                 Opened::Rejected => self.counters().count(Reason::NotAuthentic),
+                Opened::Refused => self.counters().count(Reason::WireguardKeys),
             }
         }
         slot.counters.received(bytes);

@@ -41,6 +41,10 @@ pub(crate) fn status() -> Status {
             .map(|(name, why)| (name.into(), Offload { on: why.is_none(), why: why.map(Into::into) }))
             .into(),
         socket_buffers: SocketBuffers { send: 2 << 20, receive: 8 << 20 },
+        ciphers: vec![
+            CipherCost { name: Cipher::ChaCha20Poly1305, seal_1420_ns: 1020 },
+            CipherCost { name: Cipher::Aes256Gcm, seal_1420_ns: 736 },
+        ],
         attention: vec![Attention {
             what: "the clock is 90 s slow".into(),
             mend: "timedatectl set-ntp true".into(),
@@ -93,6 +97,8 @@ pub(crate) fn peers() -> Peers {
         roles: vec![Role::Peer],
         path: Some(direct()),
         handshake_age_s: Some(42),
+        cipher: Some(Cipher::Aes256Gcm),
+        post_quantum: Some(true),
         rx_bytes: 1536,
         tx_bytes: 5 << 20,
     };
@@ -103,6 +109,8 @@ pub(crate) fn peers() -> Peers {
         roles: vec![Role::SuperPeer, Role::LoginServer],
         path: Some(relayed()),
         handshake_age_s: None,
+        cipher: Some(Cipher::ChaCha20Poly1305),
+        post_quantum: Some(false),
         rx_bytes: 0,
         tx_bytes: 148,
     };
@@ -113,6 +121,8 @@ pub(crate) fn peers() -> Peers {
         roles: Vec::new(),
         path: None,
         handshake_age_s: None,
+        cipher: None,
+        post_quantum: None,
         rx_bytes: 0,
         tx_bytes: 0,
     };

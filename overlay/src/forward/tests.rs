@@ -5,13 +5,13 @@ use std::sync::Mutex;
 use super::*;
 use crate::testing::address;
 use crate::timing::Instant;
-use crate::tunnel::{Handshake, Opened};
+use crate::tunnel::{Content, Handshake, Opened};
 use crate::tunnel_model::Exclusive;
 
 struct NoTunnel;
 
 impl Exclusive for NoTunnel {
-    fn seal(&mut self, _: &[u8], _: &mut [u8]) -> Option<usize> {
+    fn seal(&mut self, _: Content, _: &[u8], _: &mut [u8]) -> Option<usize> {
         None
     }
     fn open(&mut self, _: &[u8], _: &mut [u8]) -> Opened {

@@ -7,8 +7,7 @@ use rand_core::Rng;
 
 use super::{Node, Output};
 use crate::document::{Candidate, CandidateKind, Contact, Place, Roles, Verified};
-use crate::forward::SLOT_BITS;
-use crate::forward::SlotId;
+use crate::forward::{GENERATION_BITS, SLOT_BITS, SlotId};
 use crate::id::{NodeId, Subject, TunnelKey};
 use crate::limits::{DIAL_LIMIT, PEERS, STRANGERS};
 use crate::locator::{Channel, Locator, is_public};
@@ -86,7 +85,7 @@ impl Node {
         }
         let last = self.take_peer(node);
         let slot = self.free_slot()?;
-        let generation = self.rng.next_u32() & ((1 << (24 - SLOT_BITS)) - 1);
+        let generation = self.rng.next_u32() & ((1 << GENERATION_BITS) - 1);
         let index = generation << SLOT_BITS | u32::from(slot.0);
         let channel = Channel(self.rng.next_u64());
         let tunnel = self.crypto.tunnel(&key, index);

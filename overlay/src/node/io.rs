@@ -18,6 +18,7 @@ use crate::locator::Locator;
 use crate::login::{Entry, LoginServer};
 use crate::port::Command;
 use crate::timing::UnixTime;
+use crate::tunnel::Protection;
 
 /// Everything a node is made of.
 pub struct Config {
@@ -217,6 +218,8 @@ pub struct PeerView {
     pub path: Option<PathView>,
     /// Since the last handshake.
     pub handshake_age_s: Option<u64>,
+    /// What data is sealed with; `None` while there is no session, or no keys that may be used.
+    pub protection: Option<Protection>,
     /// Inner bytes received.
     pub rx_bytes: u64,
     /// Inner bytes sent.

@@ -14,7 +14,7 @@ use crate::path_mtu::BASE;
 use crate::paths;
 use crate::peer::{Dial, Peer};
 use crate::punch;
-use crate::tunnel::seal_one;
+use crate::tunnel::{Content, seal_one_as};
 use crate::verdict::Drop;
 use crate::wire::control::{self, Message};
 use crate::wire::part::{self, Part};
@@ -36,15 +36,19 @@ impl Node {
         let mtu =
             self.peers.get(&to).and_then(|peer| peer.paths.find(way)).map_or(BASE, |path| path.mtu().bytes);
         let room = usize::from(mtu).saturating_sub(HEADERS);
+        let content = match message {
+            Message::Offer(_) | Message::Answer(_) => Content::Agreement,
+            _ => Content::Control,
+        };
         if payload.len() <= room {
-            return self.send_payload(to, way, &payload);
+            return self.send_payload(to, way, content, &payload);
         }
         let parts = part::split(&payload, room, self.rng.next_u32() as u16);
-        !parts.is_empty() && parts.into_iter().all(|part| self.send_payload(to, way, &part))
+        !parts.is_empty() && parts.into_iter().all(|part| self.send_payload(to, way, content, &part))
     }
 
     /// Send the payload of one control packet a certain way.
-    fn send_payload(&mut self, to: NodeId, way: Locator, payload: &[u8]) -> bool {
+    fn send_payload(&mut self, to: NodeId, way: Locator, content: Content, payload: &[u8]) -> bool {
         let datagram = Udp6 {
             source: self.own6,
             destination: to.address6(&self.network.id),
@@ -54,13 +58,13 @@ impl Node {
         };
         let mut packet = vec![0; HEADERS + payload.len()];
         let Some(length) = datagram.write(&mut packet) else { return false };
-        self.seal_along(to, way, &packet[..length])
+        self.seal_along(to, way, content, &packet[..length])
     }
 
     /// Seal an inner packet and send it a certain way.
-    pub(super) fn seal_along(&mut self, to: NodeId, way: Locator, packet: &[u8]) -> bool {
+    fn seal_along(&mut self, to: NodeId, way: Locator, content: Content, packet: &[u8]) -> bool {
         let Some(peer) = self.peers.get(&to) else { return false };
-        let Some(sealed) = seal_one(peer.tunnel(), packet) else { return false };
+        let Some(sealed) = seal_one_as(peer.tunnel(), content, packet) else { return false };
         self.transmit(way, &sealed);
         true
     }
@@ -78,14 +82,9 @@ impl Node {
         peer.paths.confirm(from, method, now);
         let candidates = peer.place.as_ref().map(|place| place.whereabouts.candidates.clone());
         peer.punch.learn(&candidates.unwrap_or_default());
-        let packets: Vec<_> = peer.backlog.drain().collect();
-        if !packets.is_empty() {
-            peer.awaken(now);
-        }
         self.reselect(node);
-        for packet in packets {
-            self.forward_now(node, &packet);
-        }
+        self.begin_agreement(node);
+        self.flush_backlog(node);
         if first {
             self.probe(node, from);
             self.flush_pings(node);
@@ -95,10 +94,26 @@ impl Node {
         }
     }
 
+    /// Send what waited for the session, and for keys if they are insisted on.
+    pub(super) fn flush_backlog(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        let packets: Vec<_> = peer.backlog.drain().collect();
+        if !packets.is_empty() {
+            peer.awaken(now);
+        }
+        for packet in packets {
+            self.forward_now(node, &packet);
+        }
+    }
+
     /// Send a data packet along the path in use.
     pub(super) fn forward_now(&mut self, node: NodeId, packet: &[u8]) {
+        if self.peers.get(&node).is_some_and(Peer::waits_for_keys) {
+            return self.wait_for_keys(node, packet);
+        }
         let path = self.peers.get(&node).and_then(Peer::path);
-        if path.is_some_and(|path| self.seal_along(node, path, packet)) {
+        if path.is_some_and(|path| self.seal_along(node, path, Content::Data, packet)) {
             self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
             let now = self.now.instant;
             if let Some(peer) = self.peer(node) {
@@ -143,7 +158,7 @@ impl Node {
     fn measure(&mut self, node: NodeId, way: Locator, size: u16) {
         let token = self.rng.next_u64();
         let payload = Message::Probe { token }.padded(usize::from(size).saturating_sub(HEADERS));
-        self.send_payload(node, way, &payload);
+        self.send_payload(node, way, Content::Control, &payload);
         let Some(peer) = self.peer(node) else { return };
         peer.paths.measuring(way, token, size);
         if peer.paths.unasked() == Some(way) {
@@ -182,6 +197,8 @@ impl Node {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         peer.hear(now);
+        self.on_keys_ready(node);
+        let Some(peer) = self.peer(node) else { return };
         let message = match Part::decode(udp.payload) {
             None => Message::decode(udp.payload),
             Some(part) => match peer.assembly.add(&part) {
@@ -195,6 +212,8 @@ impl Node {
             Message::ProbeAck { token, seen } => self.on_probe_ack(node, token, seen),
             Message::Candidates { candidates, answer } => self.on_candidates(node, &candidates, answer),
             Message::Bye => self.on_bye(node),
+            Message::Offer(offer) => self.on_offer(node, from, &offer),
+            Message::Answer(answer) => self.on_agreed(node, &answer),
             other => self.on_service_message(node, other),
         }
     }
@@ -332,6 +351,7 @@ impl Node {
             self.on_tick(node);
         }
         self.on_dial_timeout(node);
+        self.on_agreement_timeout(node);
         self.on_paths_timeout(node);
         self.on_punch_timeout(node);
         self.expire_pings(node);

@@ -49,6 +49,13 @@ impl Node {
                 "frejus up --advertise ADDR:PORT, with the address that the others see".to_owned(),
             ));
         }
+        let without_keys: Vec<&str> = self.without_keys().collect();
+        if !without_keys.is_empty() {
+            let what = format!("no transport keys could be agreed on with {}", without_keys.join(", "));
+            let mend =
+                "update frejus there, and allow transport keys there; or set transport = \"prefer\" here";
+            attention.push((what, mend.to_owned()));
+        }
         let left = self.me.passport.not_after.since(now.unix);
         if left < self.network.genesis.passport_life() / 6 {
             let what = format!("the passport ends in {} h and could not be renewed", left.as_secs() / 3600);
@@ -73,6 +80,7 @@ impl Node {
             addresses: peer.member.passport.addresses(&self.network.id),
             path: self.path_view(peer.id(), now),
             handshake_age_s: peer.tunnel().session_age_s(),
+            protection: peer.tunnel().protection(),
             rx_bytes: peer.counters.rx_bytes.load(Ordering::Relaxed),
             tx_bytes: peer.counters.tx_bytes.load(Ordering::Relaxed),
         }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agreement::{Answer, Offer};
 use crate::document::{Candidate, Contact, Credential, Signed, Whereabouts};
 use crate::id::{NodeId, Subject};
 use crate::locator::Channel;
@@ -114,6 +115,10 @@ pub enum Message {
     },
     /// "I am going down."
     Bye,
+    /// "Let us have transport keys."
+    Offer(Offer),
+    /// "Here is my half of them."
+    Answer(Answer),
 }
 
 /// Why a super peer does not do what it was asked for.

@@ -14,6 +14,7 @@ use frejus_overlay::timing::{Instant, UnixTime};
 use frejus_overlay::tunnel::{Crypto, Purpose, SharedTunnel};
 
 use crate::dice::Dice;
+use crate::keys::Policy;
 use crate::tunnel::{self, ModelTunnel};
 
 /// The world's time, for those whose interface has no room for it: boringtun asks the system.
@@ -100,13 +101,21 @@ pub struct ModelCrypto {
     clock: Clock,
     /// The wall clock at the beginning of the world, as this node sees it.
     began: UnixTime,
+    policy: Policy,
 }
 
 impl ModelCrypto {
     /// The holder of `public`, whose wall clock stood at `began` when the world's time was zero.
     #[must_use]
     pub const fn new(public: TunnelKey, dice: Dice, clock: Clock, began: UnixTime) -> Self {
-        Self { public, dice, clock, began }
+        Self { public, dice, clock, began, policy: Policy::Prefer }
+    }
+
+    /// The same, with this done about transport keys.
+    #[must_use]
+    pub const fn carrying(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
     }
 
     fn box_secret(to: &TunnelKey, encapsulated: &[u8], purpose: Purpose) -> Secret {
@@ -125,7 +134,7 @@ impl Crypto for ModelCrypto {
     fn tunnel(&mut self, peer: &TunnelKey, index: u32) -> SharedTunnel {
         let dice = Dice::new(self.dice.number(), "tunnel");
         let tunnel = ModelTunnel::new(self.public, *peer, index, dice, self.clock.clone(), self.began);
-        Arc::new(Mutex::new(tunnel))
+        Arc::new(Mutex::new(tunnel.carrying(self.policy)))
     }
 
     fn initiator(&mut self, initiation: &[u8]) -> Option<TunnelKey> {

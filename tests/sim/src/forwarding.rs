@@ -171,6 +171,7 @@ impl Forwarding {
         let mut inner = datagram.to_vec();
         let mut deeds = match slot.tunnel.open(&mut inner) {
             Opened::Rejected => return self.drop(Drop::NotAuthentic),
+            Opened::Refused => return self.drop(Drop::WireguardKeys),
             Opened::Keepalive => Vec::new(),
             Opened::Packet(length) => {
                 inner.truncate(HEADER + length);

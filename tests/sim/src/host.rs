@@ -17,6 +17,7 @@ use crate::dice::derive;
 use crate::forwarding::Forwarding;
 use crate::founder::{EPOCH, Founder, Keys};
 use crate::internet::RealmId;
+use crate::keys::Policy;
 
 /// The directory's port of every node.
 const DIRECTORY_PORT: u16 = 51861;
@@ -61,6 +62,8 @@ pub struct Host {
     pub mtu: u16,
     /// Seconds by which its wall clock is ahead of the world's.
     pub clock_ahead_s: i64,
+    /// What it does about transport keys.
+    pub policy: Policy,
     /// What survives a restart.
     pub disk: Option<Disk>,
     /// The node while it runs.
@@ -94,6 +97,7 @@ impl Host {
             advertised: false,
             mtu: 1420,
             clock_ahead_s: 0,
+            policy: Policy::Prefer,
             disk: None,
             node: None,
             refused: None,

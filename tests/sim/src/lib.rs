@@ -6,7 +6,7 @@
 //! | [`world`] | the events, the hosts, virtual time |
 //! | [`host`], [`forwarding`], [`app`] | one machine: node, data path, application |
 //! | [`internet`], [`nat`], [`link`] | between machines |
-//! | [`crypto`], [`tunnel`] | a model of the cryptographic seam |
+//! | [`crypto`], [`tunnel`], [`keys`] | a model of the cryptographic seam |
 //! | [`directory`], [`founder`] | a model of the table; who enrolled whom |
 //! | [`oracle`] | what must be possible between NAT classes |
 //! | [`laws`], [`trace`] | what must hold at every step; what happened |
@@ -23,6 +23,7 @@ pub mod forwarding;
 pub mod founder;
 pub mod host;
 pub mod internet;
+pub mod keys;
 pub mod laws;
 pub mod link;
 pub mod nat;

@@ -8,18 +8,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use frejus_overlay::agreement::{Answer, Binding, Offer, is_transport};
 use frejus_overlay::id::TunnelKey;
+use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::timing::{Instant, UnixTime};
-use frejus_overlay::tunnel::{Handshake, OVERHEAD, Opened};
+use frejus_overlay::tunnel::{Content, HEADER, Handshake, Opened, Protection};
 use frejus_overlay::tunnel_model::Exclusive;
+use frejus_overlay::wire::control;
 
 use crate::crypto::{Clock, Secret, TAG, derived, mask, shared, tag};
 use crate::dice::Dice;
+use crate::keys::{Keys, Policy, index_at, read, write};
 
 const INITIATION: usize = 148;
 const RESPONSE: usize = 92;
-/// Type, three zeros, receiver index, counter.
-const HEADER: usize = 16;
 const SESSIONS: usize = 8;
 /// Counters this far behind the newest are refused; the paper asks for about 2000.
 const WINDOW: u64 = 2048;
@@ -84,6 +86,8 @@ struct Last {
     any_sent: Instant,
     data_received: Instant,
     data_sent: Instant,
+    /// Under transport keys.
+    keyed_sent: Instant,
     want_keepalive: bool,
     want_handshake: bool,
 }
@@ -104,6 +108,9 @@ pub struct ModelTunnel {
     /// The newest timestamp of the peer's initiations.
     newest: u128,
     last: Last,
+    /// Sessions that became the current one.
+    made: u64,
+    keys: Keys,
     dice: Dice,
     clock: Clock,
     began: UnixTime,
@@ -136,10 +143,19 @@ impl ModelTunnel {
             previous,
             newest,
             last,
+            made: 0,
+            keys: Keys::new(index, Policy::default()),
             dice,
             clock,
             began,
         }
+    }
+
+    /// The same, with this done about transport keys.
+    #[must_use]
+    pub const fn carrying(mut self, policy: Policy) -> Self {
+        self.keys.policy = policy;
+        self
     }
 
     fn next_index(&mut self) -> u32 {
@@ -218,8 +234,9 @@ impl ModelTunnel {
         let at = pending.local as usize % SESSIONS;
         self.sessions[at] = Some(Session::new(pending.local, index_at(message, 4), secret, true, now));
         self.current = Some(at);
+        self.made += 1;
         self.last.any_received = now;
-        self.seal(&[], out).map_or(Handshake::Accepted, Handshake::Reply)
+        self.seal_with_session(&[], out).map_or(Handshake::Accepted, Handshake::Reply)
     }
 
     /// Whether the timers want a new handshake.
@@ -236,7 +253,7 @@ impl ModelTunnel {
         let aged = self.current.and_then(|at| self.sessions[at].as_ref()).is_some_and(|session| {
             let age = now.since(session.established);
             session.initiator
-                && (last.data_sent > session.established && age >= REKEY_AFTER
+                && (last.data_sent.max(last.keyed_sent) > session.established && age >= REKEY_AFTER
                     || last.data_received > session.established && age >= REJECT_AFTER - KEEPALIVE - RETRY)
         });
         let unanswered = last.data_sent > last.any_received
@@ -264,69 +281,84 @@ pub(crate) fn initiator(own: &TunnelKey, initiation: &[u8]) -> Option<TunnelKey>
     Some(TunnelKey(key))
 }
 
-fn index_at(message: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]])
-}
-
-impl Exclusive for ModelTunnel {
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+/// With WireGuard's keys.
+impl ModelTunnel {
+    fn seal_with_session(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
         let now = self.clock.now();
         let at = self.current.filter(|at| self.usable(*at, now))?;
         let session = self.sessions[at].as_mut()?;
         let (counter, secret) = (session.sent, session.direction(session.initiator));
         session.sent += 1;
-        let out = &mut out[..HEADER + packet.len() + TAG];
-        out[..4].copy_from_slice(&[4, 0, 0, 0]);
-        out[4..8].copy_from_slice(&session.remote.to_le_bytes());
-        out[8..HEADER].copy_from_slice(&counter.to_le_bytes());
-        let end = HEADER + packet.len();
-        out[HEADER..end].copy_from_slice(packet);
-        mask(secret, counter, &mut out[HEADER..end]);
-        let tag = tag(secret, &[&out[..end]]);
-        out[end..].copy_from_slice(&tag);
+        let len = write(secret, session.remote, counter, packet, out);
         self.last.any_sent = now;
         if !packet.is_empty() {
             (self.last.data_sent, self.last.want_handshake) = (now, true);
         }
-        Some(packet.len() + OVERHEAD)
+        Some(len)
     }
 
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened {
+    fn open_with_session(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened {
         let now = self.clock.now();
-        if datagram.len() < HEADER + TAG || datagram[0] != 4 {
-            return Opened::Rejected;
-        }
         let receiver = index_at(datagram, 4);
         let at = receiver as usize % SESSIONS;
         if !self.usable(at, now) {
             return Opened::Rejected;
         }
-        let (body, found) = datagram.split_at(datagram.len() - TAG);
-        let counter = u64::from_le_bytes(body[8..HEADER].try_into().expect("eight bytes"));
         let Some(session) = self.sessions[at].as_mut().filter(|session| session.local == receiver) else {
             return Opened::Rejected;
         };
         let secret = session.direction(!session.initiator);
-        if tag(secret, &[body]) != found || !session.admit(counter) {
+        let Some((counter, inner)) = read(secret, datagram) else { return Opened::Rejected };
+        if !session.admit(counter) {
             return Opened::Rejected;
         }
         if !session.initiator {
             let established = session.established;
             let newer =
                 |current: usize| self.sessions[current].as_ref().is_none_or(|s| s.established <= established);
-            if self.current.is_none_or(newer) {
+            if self.current != Some(at) && self.current.is_none_or(newer) {
                 self.current = Some(at);
+                self.made += 1;
             }
         }
         self.last.any_received = now;
-        let inner = &body[HEADER..];
         if inner.is_empty() {
             return Opened::Keepalive;
         }
-        out[..inner.len()].copy_from_slice(inner);
-        mask(secret, counter, &mut out[..inner.len()]);
+        out[..inner.len()].copy_from_slice(&inner);
         (self.last.data_received, self.last.want_keepalive) = (now, true);
         Opened::Packet(inner.len())
+    }
+}
+
+impl Exclusive for ModelTunnel {
+    fn seal(&mut self, content: Content, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+        let now = self.clock.now();
+        if content != Content::Agreement
+            && let Some(len) = self.keys.seal(packet, out, now)
+        {
+            return Some(len);
+        }
+        if content == Content::Data && self.keys.policy == Policy::Require {
+            return None;
+        }
+        self.seal_with_session(packet, out)
+    }
+
+    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened {
+        if datagram.len() < HEADER + TAG || datagram[..4] != [4, 0, 0, 0] {
+            return Opened::Rejected;
+        }
+        if is_transport(index_at(datagram, 4)) {
+            return self.keys.open(datagram, out, self.clock.now());
+        }
+        let opened = self.open_with_session(datagram, out);
+        match opened {
+            Opened::Packet(len) if self.keys.policy == Policy::Require && !is_control(&out[..len]) => {
+                Opened::Refused
+            }
+            opened => opened,
+        }
     }
 
     fn initiate(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
@@ -337,14 +369,22 @@ impl Exclusive for ModelTunnel {
     }
 
     fn handshake(&mut self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake {
-        match (datagram.first(), datagram.len()) {
+        let outcome = match (datagram.first(), datagram.len()) {
             (Some(1), INITIATION) => self.on_initiation(datagram, out, now),
             (Some(2), RESPONSE) => self.on_response(datagram, out, now),
-            _ => Handshake::Rejected,
+            _ => return Handshake::Rejected,
+        };
+        if outcome != Handshake::Rejected {
+            self.keys.compare(index_at(datagram, 4), now);
         }
+        outcome
     }
 
     fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
+        self.keys.expire(now);
+        if std::mem::take(&mut self.keys.used) {
+            self.last.keyed_sent = now;
+        }
         for at in 0..SESSIONS {
             if !self.usable(at, now) {
                 self.sessions[at] = None;
@@ -356,7 +396,11 @@ impl Exclusive for ModelTunnel {
         }
         let silent =
             self.last.data_received > self.last.any_sent && now.since(self.last.any_sent) >= KEEPALIVE;
-        if silent && std::mem::take(&mut self.last.want_keepalive) { self.seal(&[], out) } else { None }
+        if silent && std::mem::take(&mut self.last.want_keepalive) {
+            self.seal_with_session(&[], out)
+        } else {
+            None
+        }
     }
 
     fn session_age_s(&self) -> Option<u64> {
@@ -364,6 +408,33 @@ impl Exclusive for ModelTunnel {
         let at = self.current.filter(|at| self.usable(*at, now))?;
         self.sessions[at].as_ref().map(|session| now.since(session.established).as_secs())
     }
+
+    fn initiated(&self) -> Option<u64> {
+        let at = self.current.filter(|at| self.usable(*at, self.clock.now()))?;
+        self.sessions[at].as_ref().filter(|session| session.initiator).map(|_| self.made)
+    }
+
+    fn offer(&mut self, now: Instant) -> Option<Offer> {
+        self.keys.offer(&mut self.dice, now)
+    }
+
+    fn answer(&mut self, offer: &Offer, binding: &Binding, now: Instant) -> Option<Answer> {
+        self.keys.answer(offer, binding, &mut self.dice, now)
+    }
+
+    fn accept(&mut self, answer: &Answer, binding: &Binding, now: Instant) -> bool {
+        self.keys.accept(answer, binding, now)
+    }
+
+    fn protection(&self) -> Option<Protection> {
+        let wireguard = self.session_age_s().filter(|_| self.keys.policy != Policy::Require);
+        self.keys.protection(self.clock.now()).or_else(|| wireguard.map(|_| Protection::WIREGUARD))
+    }
+}
+
+/// Shaped like a control message: IPv6, UDP, the port.
+fn is_control(packet: &[u8]) -> bool {
+    Udp6::parse(packet).is_some_and(|udp| udp.destination_port == control::PORT)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The contract of the tunnel seam, held against the model.
 
+use frejus_overlay::tunnel::OVERHEAD;
+
 use super::*;
 
 struct Pair {
@@ -25,7 +27,7 @@ impl Pair {
                 UnixTime(1_800_000_000),
             )
         };
-        Self { a: tunnel(a, b, 0xa0_0001), b: tunnel(b, a, 0xb0_0002), clock }
+        Self { a: tunnel(a, b, 0x20_0001), b: tunnel(b, a, 0x30_0002), clock }
     }
 
     fn advance(&self, by: Duration) {
@@ -65,14 +67,14 @@ impl Pair {
 
 fn seal(tunnel: &mut ModelTunnel, packet: &[u8]) -> Option<Vec<u8>> {
     let mut out = [0; ROOM];
-    tunnel.seal(packet, &mut out).map(|n| out[..n].to_vec())
+    tunnel.seal(Content::Data, packet, &mut out).map(|n| out[..n].to_vec())
 }
 
 fn open(tunnel: &mut ModelTunnel, datagram: &[u8]) -> Option<Vec<u8>> {
     let mut out = [0; ROOM];
     match tunnel.open(datagram, &mut out) {
         Opened::Packet(n) => Some(out[..n].to_vec()),
-        Opened::Keepalive | Opened::Rejected => None,
+        Opened::Keepalive | Opened::Rejected | Opened::Refused => None,
     }
 }
 
@@ -84,11 +86,11 @@ fn messages_have_wireguards_sizes_first_bytes_and_indices() {
     assert_eq!(classify(&initiation), Some(Frame::Wireguard(Wireguard::Initiation)));
     let response = pair.answer(&initiation);
     let Some(Frame::Wireguard(Wireguard::Answer(receiver))) = classify(&response) else { panic!() };
-    assert_eq!(receiver >> 8, 0xa0_0001);
+    assert_eq!(receiver >> 8, 0x20_0001);
     let keepalive = pair.finish(&response);
     assert_eq!(keepalive.len(), OVERHEAD);
     let Some(Frame::Wireguard(Wireguard::Data(receiver))) = classify(&keepalive) else { panic!() };
-    assert_eq!(receiver >> 8, 0xb0_0002);
+    assert_eq!(receiver >> 8, 0x30_0002);
 }
 
 #[test]

@@ -231,6 +231,7 @@ impl World {
         let purpose = format!("crypto of life {} of {}", host.lives, host.name);
         let tunnel_key = host.disk.as_ref().expect("enrolled").keys.tunnel_key;
         let crypto = ModelCrypto::new(tunnel_key, Dice::new(seed, &purpose), clock, host.began());
+        let crypto = crypto.carrying(host.policy);
         let node_id = host.disk.as_ref().expect("enrolled").keys.node();
         let (advertised, counters) = (host.advertised, Arc::clone(&host.forwarding.counters));
         match Node::new(config, Box::new(crypto), counters, host.now(at)) {

@@ -19,7 +19,7 @@ use crate::port::{Command, Reply};
 use crate::testing::{LOGIN, NOW, Town, address, key, node, tunnel_key};
 use crate::timing::{Instant, Now};
 use crate::tunnel::{
-    Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, seal_one,
+    Content, Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, Purpose, SharedTunnel, seal_one,
 };
 use crate::tunnel_model::Exclusive;
 use crate::verdict::{Counters, Drop};
@@ -282,7 +282,7 @@ impl World {
         let mut message = bytes.to_vec();
         let opened = slot.tunnel.open(&mut message);
         match opened {
-            Opened::Rejected => return self.host(n).counters.count(Drop::NotAuthentic),
+            Opened::Rejected | Opened::Refused => return self.host(n).counters.count(Drop::NotAuthentic),
             Opened::Keepalive => {}
             Opened::Packet(length) => {
                 let parsed = IpPacket::parse(&message[HEADER..HEADER + length]).unwrap();
@@ -431,7 +431,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 impl Exclusive for ModelTunnel {
-    fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+    fn seal(&mut self, _: Content, packet: &[u8], out: &mut [u8]) -> Option<usize> {
         let session = self.current?;
         self.sent += 1;
         let length = packet.len() + OVERHEAD;
@@ -495,7 +495,7 @@ impl Exclusive for ModelTunnel {
         }
         self.pending = None;
         self.current = Some(Session { local: word(datagram, 8), remote: word(datagram, 4) });
-        self.seal(&[], out).map_or(Handshake::Accepted, Handshake::Reply)
+        self.seal(Content::Control, &[], out).map_or(Handshake::Accepted, Handshake::Reply)
     }
 
     fn handle_timeout(&mut self, _: &mut [u8], _: Instant) -> Option<usize> {
