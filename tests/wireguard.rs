@@ -32,10 +32,11 @@ impl World for Real {
 }
 
 macro_rules! promises {
-    ($($of:ident)::+ => $($name:ident),+ $(,)?) => {
+    ($module:path => $($name:ident),+ $(,)?) => {
         $(#[test]
         fn $name() {
-            $($of)::+::$name(&mut Real(Clock::start()));
+            use $module as promises;
+            promises::$name(&mut Real(Clock::start()));
         })+
     };
 }
