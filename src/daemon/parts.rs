@@ -9,6 +9,7 @@ use frejus_overlay::forward::{Exception, Table};
 use frejus_overlay::node::{Config, Node};
 use frejus_overlay::record;
 use frejus_overlay::relay::server::{DEFAULT_RATE, RelayTable};
+use frejus_overlay::tunnel::Crypto;
 use frejus_overlay::verdict::Counters;
 use ipnetwork::IpNetwork;
 use tokio::runtime::Runtime;
@@ -61,6 +62,7 @@ impl Parts {
         let udp = udp.map_err(bind_failure)?;
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
         let tun = Arc::new(device(&options, &saved, runtime, offloads)?);
+        let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
         let (exceptions, excepted) = forward::exceptions();
         let table = Arc::new(Published::new(Arc::new(nobody(&saved))));
         let forwarding = Forwarding::start(ForwardParts {
@@ -68,6 +70,7 @@ impl Parts {
             udp: udp.clone(),
             table: Arc::clone(&table),
             exceptions,
+            tunnel_key: crypto.public(),
             clock: clock.clone(),
             lost: lost(&tun, news),
         })
@@ -95,7 +98,6 @@ impl Parts {
             mtu: tun.mtu(),
             listen: udp.local(),
         };
-        let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
         let config = config(saved, login, options.advertise, directory_port, tun.mtu())?;
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =

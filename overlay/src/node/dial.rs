@@ -44,7 +44,7 @@ enum Way {
 impl Node {
     /// Want a session with a node whose place is known.
     pub(super) fn connect(&mut self, node: NodeId) {
-        let known = self.resolver.place(&node, self.now).or_else(|| self.homes.place(&node)).cloned();
+        let known = self.resolver.place(&node, self.now).or_else(|| self.homes.place(&node).cloned());
         if let Some(place) = known {
             self.admit(place);
         }
@@ -67,11 +67,16 @@ impl Node {
             let newer = |old: &Verified<Place>| place.whereabouts.sequence > old.whereabouts.sequence;
             let is_news = peer.place.as_ref().is_none_or(newer);
             if peer.key == key {
-                if place.passport.serial >= peer.member.passport.serial {
+                let moved = place.passport.address4 != peer.member.passport.address4;
+                let is_newer = place.passport.serial >= peer.member.passport.serial;
+                if is_newer {
                     peer.member = place.member();
                 }
                 if is_news {
                     peer.place = Some(place);
+                }
+                if is_newer && moved {
+                    self.unlisted.insert(node);
                 }
                 return Some(node);
             }
@@ -97,7 +102,7 @@ impl Node {
         self.by_key.insert(key, node);
         self.peers.insert(node, peer);
         self.touched.insert(node);
-        self.table_stale = true;
+        self.unlisted.insert(node);
         if let Some(last) = last {
             self.succeed(node, last);
         }
@@ -155,7 +160,11 @@ impl Node {
         if let Some(wake) = peer.wake {
             self.wakes.remove(&(wake, node));
         }
+        self.table.remove(peer.slot);
         self.table_stale = true;
+        if peer.listed.is_some() {
+            self.unlist_remote(node, peer.listed);
+        }
         Some(peer)
     }
 
@@ -234,9 +243,9 @@ impl Node {
 
     /// Want a session with a super peer that may not even be known. Somebody only says that it is one.
     pub(super) fn reach(&mut self, home: NodeId) {
-        let place = self.resolver.place(&home, self.now).or_else(|| self.homes.place(&home));
+        let place = self.resolver.place(&home, self.now).or_else(|| self.homes.place(&home).cloned());
         let known = self.peers.get(&home).map(|peer| &peer.member.passport);
-        match known.or(place.map(|place| &place.passport)).map(|passport| passport.roles) {
+        match known.or(place.as_ref().map(|place| &place.passport)).map(|passport| passport.roles) {
             Some(roles) if roles.includes(Roles::SUPER_PEER) => self.connect(home),
             Some(_) => {}
             None => _ = self.resolver.resolve(&Subject::Node(home), self.homes.askable(), self.now),
@@ -280,6 +289,13 @@ impl Node {
     }
 
     fn on_initiation(&mut self, from: Locator, bytes: &[u8]) {
+        // Who it is costs a public-key operation that its tunnel then repeats; a rekey mostly comes from where the peer is.
+        if from.is_direct()
+            && let Some(node) = self.by_remote.get(&from.remote()).copied()
+            && self.took_handshake(node, from, bytes, false)
+        {
+            return;
+        }
         let Some(node) = self.crypto.initiator(bytes).and_then(|key| self.by_key.get(&key).copied()) else {
             return self.drop(Drop::UnknownPeer);
         };
@@ -297,12 +313,19 @@ impl Node {
     }
 
     fn on_handshake(&mut self, node: NodeId, from: Locator, bytes: &[u8], completes: bool) {
+        if !self.took_handshake(node, from, bytes, completes) {
+            self.drop(Drop::NotAuthentic);
+        }
+    }
+
+    /// Whether the message is of this peer; it is answered then.
+    fn took_handshake(&mut self, node: NodeId, from: Locator, bytes: &[u8], completes: bool) -> bool {
         let now = self.now.instant;
-        let Some(peer) = self.peer(node) else { return };
+        let Some(peer) = self.peer(node) else { return true };
         let mut answer = [0; HANDSHAKE_ROOM];
         let outcome = peer.tunnel().handshake(bytes, &mut answer, now);
         if outcome == Handshake::Rejected {
-            return self.drop(Drop::NotAuthentic);
+            return false;
         }
         if completes {
             peer.hear(now);
@@ -314,6 +337,7 @@ impl Node {
         if established {
             self.on_established(node, from);
         }
+        true
     }
 
     /// Somebody seals to us who and where they are; their handshake is right behind.
@@ -324,7 +348,7 @@ impl Node {
         let Ok(place) = contact.verify(&self.network, self.now.unix) else {
             return self.drop(Drop::BadDocument);
         };
-        self.resolver.learn_place(place.clone(), self.now);
+        self.resolver.learn_place(&place, self.now);
         let node = place.passport.node;
         let strangers = || self.peers.values().filter(|peer| peer.path().is_none()).count();
         if !self.peers.contains_key(&node) && strangers() >= STRANGERS {

@@ -169,7 +169,7 @@ impl Node {
             peer.punch.start(now);
         }
         let name = peer.name().to_owned();
-        self.table_stale = true;
+        self.unlisted.insert(node);
         self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
     }
 
@@ -345,12 +345,14 @@ impl Node {
     fn is_entitled(&mut self, node: NodeId) -> bool {
         self.ask_anew(node);
         let unix = self.now.unix;
-        let known = self.resolver.member(&node, self.now).cloned();
         let Some(peer) = self.peers.get_mut(&node) else { return false };
         let (serial, ended) = (peer.member.passport.serial, peer.member.passport.not_after <= unix);
-        if let Some(newer) = known.filter(|known| ended || known.passport.serial > serial) {
+        let known = self.resolver.serial(&node, self.now);
+        if known.is_some_and(|known| ended || known > serial)
+            && let Some(newer) = self.resolver.member(&node, self.now)
+        {
             peer.member = newer;
-            self.table_stale = true;
+            self.unlisted.insert(node);
         }
         peer.is_home || peer.member.passport.not_after > unix
     }
@@ -437,7 +439,7 @@ impl Node {
         peer.punch.stop();
         peer.counters.announced.store(false, Ordering::Relaxed);
         let wanted = peer.is_home || peer.is_active(now);
-        self.table_stale = true;
+        self.unlisted.insert(node);
         self.on_session_lost(node);
         if wanted && let Some(peer) = self.peer(node) {
             peer.dial = Some(Dial::new(now));
