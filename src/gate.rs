@@ -19,10 +19,12 @@ use crate::wireguard::{COOKIE_REPLY, Macs};
 /// Initiations of sources that may be forged: everybody at once after a restart, then few. 500 of 70 µs are 3 % of a
 /// core, and more go the way of the cookie.
 const UNPROVED: Rate = Rate { per_second: 500, burst: 2000 };
-/// Initiations, knocks and enrolments of sources that have proved to receive what we send them.
+/// Initiations and knocks of sources that have proved to receive what we send them.
 const PROVED: Rate = Rate { per_second: 2000, burst: 2000 };
-/// Knocks and enrolments of sources that may be forged; opening one that is sealed takes 100 µs: 3 % of a core.
+/// Knocks of sources that may be forged; opening one that is sealed takes 100 µs: 3 % of a core.
 const SEALED: Rate = Rate { per_second: 300, burst: 600 };
+/// Enrolments, whose senders have no tunnel key that could prove anything: 2 % of a core, whatever knocks.
+const ENROLMENTS: Rate = Rate { per_second: 200, burst: 400 };
 /// Responses and cookie replies for an index that we gave out.
 const ANSWERS: Rate = Rate { per_second: 2000, burst: 2000 };
 /// What costs control a look into a table: hints, answers for an index of nobody, and handshakes for others whose
@@ -55,6 +57,7 @@ pub struct Gate {
     unproved: Limiter,
     proved: Limiter,
     sealed: Limiter,
+    enrolments: Limiter,
     answers: Limiter,
     hints: Limiter,
     cookies: Bucket,
@@ -72,6 +75,7 @@ impl Gate {
             unproved: limiter(UNPROVED),
             proved: limiter(PROVED),
             sealed: limiter(SEALED),
+            enrolments: limiter(ENROLMENTS),
             answers: limiter(ANSWERS),
             hints: limiter(HINTS),
             cookies: Bucket::default(),
@@ -103,7 +107,8 @@ impl Gate {
             Frame::Wireguard(Wireguard::Initiation) => return self.initiation(from, bytes, now, reply),
             Frame::Wireguard(Wireguard::Answer(receiver)) if knows(*receiver) => &mut self.answers,
             Frame::Wireguard(Wireguard::Answer(_)) | Frame::Stranger => &mut self.hints,
-            Frame::Knock(_) | Frame::EnrolRequest(_) => return self.sealed(from, now),
+            Frame::Knock(_) => return self.knock(from, now),
+            Frame::EnrolRequest(_) => &mut self.enrolments,
             _ => return Passage::Refused(Reason::UnknownFrame),
         };
         if budget.admit(source, now) { Passage::Admitted } else { Passage::Refused(Reason::RateLimited) }
@@ -133,8 +138,8 @@ impl Gate {
         self.macs.cookie(from, bytes, reply).map_or(Passage::Refused(Reason::NotAuthentic), Passage::Cookie)
     }
 
-    /// A knock or an enrolment.
-    fn sealed(&mut self, from: Locator, now: Instant) -> Passage {
+    /// A knock.
+    fn knock(&mut self, from: Locator, now: Instant) -> Passage {
         let source = from.remote().ip();
         if self.sealed.admit(source, now) {
             return Passage::Admitted;
