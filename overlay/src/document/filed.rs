@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(grants.0.len(), 1);
         assert!(filed.iter().all(|member| Arc::ptr_eq(&member.grant, &grants.0[0])));
         drop(filed);
-        let other = crate::document::Grant { serial: 2, ..town.grant.clone() };
+        let other = Grant { serial: 2, ..town.grant.clone() };
         grants.share(&town.sign_grant(&other));
         assert_eq!(grants.0.len(), 1, "a grant that nobody needs is forgotten");
     }

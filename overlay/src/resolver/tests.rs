@@ -264,7 +264,7 @@ fn a_node_that_got_another_address_does_not_keep_the_old_one() {
     assert_eq!(story.resolver.node_of(&address(A), now(0)), None);
     assert_eq!(story.resolver.node_of(&Subject::Name("node1".to_owned()), now(0)), None);
     assert_eq!(story.resolver.node_of(&Subject::Name("other".to_owned()), now(0)), Some(node(A)));
-    assert_eq!(story.resolver.subjects.len(), 4);
+    assert_eq!(story.resolver.subjects.len(), 3);
 }
 
 #[test]
