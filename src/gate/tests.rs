@@ -75,13 +75,14 @@ fn what_does_not_name_our_key_costs_nobody_his_budget() {
 fn who_shows_a_cookie_passes_a_flood_and_only_from_where_it_got_it() {
     let (mut gate, caller) = (gate(), Caller::new());
     let first = caller.initiation(at(0));
-    admitted(&mut gate, 4000, &first, at(0));
-    let (passage, cookie) = judge(&mut gate, place(5000), &first, at(10));
+    admitted(&mut gate, UNPROVED.burst, &first, at(0));
+    let (passage, cookie) = judge(&mut gate, place(5000), &first, at(0));
     assert_eq!(passage, Passage::Cookie(COOKIE_REPLY));
     let mut room = [0; HANDSHAKE_ROOM];
     assert_eq!(caller.0.handshake(&cookie, &mut room, at(20)), Handshake::Accepted);
     let second = caller.initiation(at(30));
     assert_ne!(second[132..], [0; 16], "mac2");
+    admitted(&mut gate, 500, &first, at(40));
     assert_eq!(judge(&mut gate, place(5000), &second, at(40)).0, Passage::Admitted);
     let elsewhere = SocketAddr::new(place(5000).remote().ip(), 7);
     assert_ne!(judge(&mut gate, Locator::Direct(elsewhere), &second, at(40)).0, Passage::Admitted);
