@@ -14,6 +14,8 @@ pub const MEMBERS: usize = 8192;
 pub const PEERS: usize = 1 << crate::forward::SLOT_BITS;
 /// Peers that knocked and have not finished a handshake.
 pub const STRANGERS: usize = 512;
+/// Knocks whose places are remembered until the handshake right behind each: what comes in a few milliseconds.
+pub const KNOCKERS: usize = 64;
 /// Super peers kept for the next start.
 pub const KNOWN_SUPER_PEERS: usize = 200;
 /// Requests of users under way.

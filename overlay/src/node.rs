@@ -68,6 +68,8 @@ pub struct Node {
     slots: Vec<Option<NodeId>>,
     by_key: BTreeMap<TunnelKey, NodeId>,
     by_remote: BTreeMap<SocketAddr, NodeId>,
+    /// Who knocked from where, lately: their handshakes are right behind.
+    knockers: VecDeque<(SocketAddr, NodeId)>,
     wakes: BTreeSet<(Instant, NodeId)>,
     /// Peers whose deadline may have moved during this input.
     touched: BTreeSet<NodeId>,
@@ -133,6 +135,7 @@ impl Node {
             slots: Vec::new(),
             by_key: BTreeMap::new(),
             by_remote: BTreeMap::new(),
+            knockers: VecDeque::new(),
             wakes: BTreeSet::new(),
             touched: BTreeSet::new(),
             waiting: BTreeMap::new(),

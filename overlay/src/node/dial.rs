@@ -10,7 +10,7 @@ use crate::document::{Candidate, CandidateKind, Contact, Place, Roles, Verified}
 use crate::forward::SLOT_BITS;
 use crate::forward::SlotId;
 use crate::id::{NodeId, Subject, TunnelKey};
-use crate::limits::{DIAL_LIMIT, PEERS, STRANGERS};
+use crate::limits::{DIAL_LIMIT, KNOCKERS, PEERS, STRANGERS};
 use crate::locator::{Channel, Locator, is_public};
 use crate::peer::{Dial, Fresh, Peer};
 use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
@@ -272,7 +272,10 @@ impl Node {
         match wire::classify(bytes) {
             Some(Frame::Wireguard(Wireguard::Initiation)) => self.on_initiation(from, bytes),
             Some(Frame::Wireguard(Wireguard::Answer(receiver))) => self.on_answer(from, receiver, bytes),
-            Some(Frame::Knock(sealed)) if from.is_direct() => self.on_knock(sealed),
+            Some(Frame::Knock(sealed)) if from.is_direct() => {
+                let knocker = self.on_knock(sealed);
+                self.remember_knock(from.remote(), knocker);
+            }
             Some(Frame::EnrolRequest(sealed)) if from.is_direct() => self.on_enrol(from, sealed, bytes.len()),
             Some(Frame::Stranger) => self.on_stranger(from.remote()),
             _ => self.drop(Drop::UnknownFrame),
@@ -289,9 +292,9 @@ impl Node {
     }
 
     fn on_initiation(&mut self, from: Locator, bytes: &[u8]) {
-        // Who it is costs a public-key operation that its tunnel then repeats; a rekey mostly comes from where the peer is.
+        // Who it is costs a public-key operation that its tunnel then repeats; mostly the place tells.
         if from.is_direct()
-            && let Some(node) = self.by_remote.get(&from.remote()).copied()
+            && let Some(node) = self.expected_at(from.remote())
             && self.took_handshake(node, from, bytes, false)
         {
             return;
@@ -300,6 +303,20 @@ impl Node {
             return self.drop(Drop::UnknownPeer);
         };
         self.on_handshake(node, from, bytes, false);
+    }
+
+    /// Who is there, or knocked from there a moment ago.
+    fn expected_at(&self, at: SocketAddr) -> Option<NodeId> {
+        let knocker = || self.knockers.iter().rev().find(|(door, _)| *door == at).map(|(_, node)| *node);
+        self.by_remote.get(&at).copied().or_else(knocker)
+    }
+
+    fn remember_knock(&mut self, at: SocketAddr, knocker: Option<NodeId>) {
+        let Some(node) = knocker else { return };
+        if self.knockers.len() == KNOCKERS {
+            self.knockers.pop_front();
+        }
+        self.knockers.push_back((at, node));
     }
 
     fn on_answer(&mut self, from: Locator, receiver: u32, bytes: &[u8]) {
@@ -340,21 +357,26 @@ impl Node {
         true
     }
 
-    /// Somebody seals to us who and where they are; their handshake is right behind.
-    pub(super) fn on_knock(&mut self, sealed: &[u8]) {
+    /// Somebody seals to us who and where they are; their handshake is right behind. Who, if they are let in.
+    pub(super) fn on_knock(&mut self, sealed: &[u8]) -> Option<NodeId> {
         let opened = self.crypto.open_sealed(Purpose::Knock, sealed);
         let contact = opened.and_then(|bytes| postcard::from_bytes::<Contact>(&bytes).ok());
-        let Some(contact) = contact else { return self.drop(Drop::NotAuthentic) };
+        let Some(contact) = contact else {
+            self.drop(Drop::NotAuthentic);
+            return None;
+        };
         let Ok(place) = contact.verify(&self.network, self.now.unix) else {
-            return self.drop(Drop::BadDocument);
+            self.drop(Drop::BadDocument);
+            return None;
         };
         self.resolver.learn_place(&place, self.now);
         let node = place.passport.node;
         let strangers = || self.peers.values().filter(|peer| peer.path().is_none()).count();
         if !self.peers.contains_key(&node) && strangers() >= STRANGERS {
-            return self.drop(Drop::RateLimited);
+            self.drop(Drop::RateLimited);
+            return None;
         }
-        self.admit(place);
+        self.admit(place)
     }
 
     /// Somebody says that it does not know what we send it. It may be anybody who says so: ask again, no more.

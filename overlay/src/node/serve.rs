@@ -60,7 +60,7 @@ impl Node {
                 self.resolver.handle_answer(from, id, credential.as_ref(), whereabouts, self.now);
             }
             Message::Published { sequence } if from_super => self.on_published(from, sequence),
-            Message::Knocked { channel: _, sealed } if from_super => self.on_knock(&sealed),
+            Message::Knocked { channel: _, sealed } if from_super => _ = self.on_knock(&sealed),
             Message::Refused { channel, why } if from_super => self.on_refused(channel, why),
             Message::Renewed { credential } if from_super => self.on_renewed(&credential),
             Message::SuperPeer { contact } => match contact.verify_stale(&self.network, self.now.unix) {
