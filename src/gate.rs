@@ -16,9 +16,9 @@ use frejus_overlay::wire::{Frame, Wireguard};
 use crate::limiter::{Bucket, Limiter, Rate};
 use crate::wireguard::{COOKIE_REPLY, Macs};
 
-/// Initiations of sources that may be forged: everybody at once after a restart, then few. 500 of 70 µs are 3 % of a
-/// core, and more go the way of the cookie.
-const UNPROVED: Rate = Rate { per_second: 500, burst: 2000 };
+/// Initiations of sources that may be forged: everybody at once after a restart, then few. 250 of 120 µs, if they are
+/// copies of a member's, are 3 % of a core, and more go the way of the cookie.
+const UNPROVED: Rate = Rate { per_second: 250, burst: 2000 };
 /// Initiations and knocks of sources that have proved to receive what we send them.
 const PROVED: Rate = Rate { per_second: 2000, burst: 2000 };
 /// Knocks of sources that may be forged; opening one that is sealed takes 100 µs: 3 % of a core.
@@ -30,9 +30,9 @@ const ANSWERS: Rate = Rate { per_second: 2000, burst: 2000 };
 /// What costs control a look into a table: hints, answers for an index of nobody, and handshakes for others whose
 /// channel forwarding does not know yet.
 const HINTS: Rate = Rate { per_second: 500, burst: 500 };
-/// Cookies given: 10,000 of 4 µs, most of it the kernel's, are 4 % of a core. Of a forged flood of 50,000 a second
-/// and an honest newcomer one in five gets a cookie with each attempt.
-const COOKIES: Rate = Rate { per_second: 10_000, burst: 1000 };
+/// Cookies given: 8,000 of 4 µs, most of it the kernel's, are 3 % of a core. In a forged flood of 50,000 a second an
+/// honest newcomer gets one with every sixth attempt.
+const COOKIES: Rate = Rate { per_second: 8000, burst: 1000 };
 /// Whoever proved its address may knock for this long.
 const PROOF_LIFE: Duration = Duration::from_secs(30);
 /// Proofs remembered in each of two generations: 2 × 1,024 × ~60 B.
