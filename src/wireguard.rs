@@ -167,6 +167,8 @@ struct Link {
     sent: bool,
     /// How much before [`REKEY_AFTER`] the current session is replaced.
     jitter: Duration,
+    /// What the timers wanted sent while a handshake message was read, which may have been anybody's.
+    unsent: Vec<u8>,
 }
 
 impl Link {
@@ -179,6 +181,7 @@ impl Link {
             initiated: None,
             sent: false,
             jitter: Duration::ZERO,
+            unsent: Vec::new(),
         }
     }
 
@@ -367,7 +370,9 @@ impl Link {
         let Some(Frame::Wireguard(kind @ (Kind::Initiation | Kind::Answer(_)))) = classify(datagram) else {
             return Handshake::Rejected;
         };
-        self.tick(out, now);
+        if let Some(len) = self.tick(out, now) {
+            self.unsent = out[..len].to_vec();
+        }
         let len = match self.tunn.decapsulate(None, datagram, out) {
             TunnResult::WriteToNetwork(reply) => reply.len(),
             TunnResult::Done => {
@@ -377,6 +382,7 @@ impl Link {
             }
             _ => return Handshake::Rejected,
         };
+        self.unsent.clear();
         match kind {
             Kind::Answer(index) => {
                 self.begin(Session { index, since: now, initiated: true });
@@ -393,6 +399,11 @@ impl Link {
     }
 
     fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
+        let unsent = std::mem::take(&mut self.unsent);
+        if !unsent.is_empty() {
+            out[..unsent.len()].copy_from_slice(&unsent);
+            return Some(unsent.len());
+        }
         let due = self.rekey_due(now);
         match self.tick(out, now) {
             Some(len) => Some(len),

@@ -338,7 +338,7 @@ impl Node {
     /// Whether the message is of this peer; it is answered then.
     fn took_handshake(&mut self, node: NodeId, from: Locator, bytes: &[u8], completes: bool) -> bool {
         let now = self.now.instant;
-        let Some(peer) = self.peer(node) else { return true };
+        let Some(peer) = self.peer(node) else { return false };
         let mut answer = [0; HANDSHAKE_ROOM];
         let outcome = peer.tunnel().handshake(bytes, &mut answer, now);
         if outcome == Handshake::Rejected {
