@@ -3,6 +3,7 @@
 //! Owns: the bounds that issue and design name for 5,500 known peers and 1,000 tunnels. Memory is counted by the
 //! allocator, since what the kernel has given says little about what is held. Speeds are printed, and asserted where
 //! a bound is named and the build is optimised: `cargo test --release --test scale -- --ignored --nocapture`.
+#![expect(clippy::unwrap_used, reason = "what the tests make themselves is well-formed")]
 
 #[path = "scale/counting.rs"]
 mod counting;
@@ -29,7 +30,7 @@ fn held<T>(what: &str, count: usize, make: impl FnOnce() -> T) -> (T, usize) {
     let before = counting::live();
     let made = make();
     let bytes = counting::live() - before;
-    println!("{what}: {:.2} MiB, {} bytes each", bytes as f64 / MIB as f64, bytes / count);
+    eprintln!("{what}: {:.2} MiB, {} bytes each", bytes as f64 / MIB as f64, bytes / count);
     (made, bytes)
 }
 
@@ -77,15 +78,15 @@ fn handshakes_a_second() {
     for client in &clients {
         client.knock(&mut node, 0);
     }
-    println!("a knock and its slot: {:?}", knocking.elapsed() / CLIENTS);
+    eprintln!("a knock and its slot: {:?}", knocking.elapsed() / CLIENTS);
     let first = answered(&mut node, &clients, 1);
-    println!("first handshakes: {first:.0} a second as responder");
+    eprintln!("first handshakes: {first:.0} a second as responder");
     let established: Vec<Client> = (101..=100 + CLIENTS).map(|n| Client::new(&town, n, &clock)).collect();
     for client in &established {
         client.connect(&mut node, 410_000);
     }
     let rekeys = answered(&mut node, &established, 42);
-    println!("rekeys from where the peer is: {rekeys:.0} a second as responder");
+    eprintln!("rekeys from where the peer is: {rekeys:.0} a second as responder");
     assert!(rekeys >= 5000.0 && first >= 3500.0);
 }
 
@@ -127,7 +128,7 @@ fn what_garbage_costs_control() {
             node.handle_exception(exception, now(1));
             drain(&mut node);
         }
-        println!("a bogus {what}: {:?}", begun.elapsed() / COUNT);
+        eprintln!("a bogus {what}: {:?}", begun.elapsed() / COUNT);
     }
 }
 
@@ -156,7 +157,7 @@ fn a_change_of_the_table() {
         });
         let destination = slots[slots.len() / 2].address4.into();
         let look_up = timed(100_000, |_| std::hint::black_box(published.outward(own4.into(), destination)));
-        println!(
+        eprintln!(
             "{peers} peers: whole {whole:?}, a path moves {moved:?}, one goes and comes {gone:?}, look-up {look_up:?}"
         );
     }
@@ -195,7 +196,7 @@ fn an_idle_minute() {
         for n in 1..=peers {
             Client::new(&town, n, &clock).connect(&mut node, u64::from(n));
         }
-        println!("{peers} peers: connecting one takes both ends {:?}", begun.elapsed() / peers);
+        eprintln!("{peers} peers: connecting one takes both ends {:?}", begun.elapsed() / peers);
         idle(&mut node, peers);
     }
 }
@@ -213,5 +214,5 @@ fn idle(node: &mut Node, peers: u32) {
         drain(node);
         wakes += 1;
     }
-    println!("{peers} peers: a minute takes {:?}, {wakes} wakes", begun.elapsed());
+    eprintln!("{peers} peers: a minute takes {:?}, {wakes} wakes", begun.elapsed());
 }
