@@ -18,6 +18,7 @@ use frejus::clock::Clock;
 use frejus_overlay::forward::{Exception, Slot, SlotId, Table};
 use frejus_overlay::locator::Locator;
 use frejus_overlay::node::Node;
+use frejus_overlay::path_mtu::Mtu;
 use frejus_overlay::relay::server::RelayTable;
 use frejus_overlay::resolver::Resolver;
 use frejus_overlay::tunnel::Crypto;
@@ -179,6 +180,7 @@ fn slots(town: &Town, clock: &Clock, peers: u32) -> Vec<Slot> {
         path: None,
         address4: town::virtual4(n + 1),
         address6: town::id(n + 1).address6(&town.network.id),
+        mtu: Mtu::UNKNOWN,
         counters: Arc::default(),
     };
     (0..peers).map(slot).collect()

@@ -143,6 +143,7 @@ impl Town {
             advertise: vec!["203.0.113.1:51860".parse().unwrap()],
             directory_port: 0,
             relay_rate: 125_000_000,
+            mtu: 1280,
         };
         let counters = Arc::new(Counters::default());
         Node::new(config, Box::new(wireguard(SUPER, clock)), counters, now(0)).unwrap()

@@ -153,7 +153,9 @@ impl Node {
 
     /// Let forwarding know if another size of packet passes.
     fn on_measured(&mut self, node: NodeId) {
-        self.table_stale |= self.peer(node).is_some_and(Peer::remeasured);
+        if self.peer(node).is_some_and(Peer::remeasured) {
+            self.unlisted.insert(node);
+        }
     }
 
     /// Choose the path again, and let everybody know if it changed.
