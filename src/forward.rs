@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use frejus_overlay::forward::Exception;
+use frejus_overlay::id::TunnelKey;
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,6 +29,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::pthread::pthread_kill;
 
 use crate::clock::Clock;
+use crate::gate::Gate;
 use crate::tun::Tun;
 use crate::udp::Udp;
 
@@ -60,6 +62,8 @@ pub struct ForwardParts {
     pub table: Arc<Published>,
     /// To control, see [`exceptions`].
     pub exceptions: Sender<Exception>,
+    /// Our public one, which handshakes must name.
+    pub tunnel_key: TunnelKey,
     /// Read once a batch.
     pub clock: Clock,
     /// Called if the device disappears.
@@ -85,7 +89,7 @@ impl Forwarding {
             event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
         });
         let counters = [Arc::new(Counters::default()), Arc::new(Counters::default())];
-        let ForwardParts { tun, udp, table, exceptions, clock, lost } = parts;
+        let ForwardParts { tun, udp, table, exceptions, tunnel_key, clock, lost } = parts;
         let control =
             |counters: &Arc<Counters>| Control { queue: exceptions.clone(), counters: Arc::clone(counters) };
         let outward = Outward::new(
@@ -95,7 +99,8 @@ impl Forwarding {
             control(&counters[0]),
             clock.clone(),
         );
-        let inward = Inward::new(tun, udp, table, control(&counters[1]), clock);
+        let gate = Gate::new(&tunnel_key);
+        let inward = Inward::new(tun, udp, table, control(&counters[1]), gate, clock);
         let mut forwarding = Self { stop, threads: Vec::new(), counters };
         let duty = Arc::new(Duty::new(outward));
         let (stop, outwards) = (Arc::clone(&forwarding.stop), Arc::clone(&duty));

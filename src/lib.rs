@@ -12,6 +12,7 @@ pub mod failure;
 pub mod forward;
 pub mod founding;
 mod fragmentation;
+pub mod gate;
 pub mod joining;
 pub mod ledger;
 pub mod limiter;

@@ -1,7 +1,7 @@
 //! How much of what anybody may send us we look at: a budget a source prefix, and one for all of them.
 //!
-//! Owns: [`Limiter`], which stands in front of everything that costs a public-key operation or an answer: handshakes,
-//! knocks, enrolments, STUN; and [`Bucket`], one budget. Pure: time is an argument. Never: data of a tunnel, whose
+//! Owns: [`Limiter`], which stands in front of everything that costs a public-key operation or an answer: what passes
+//! the gate ([`crate::gate`]), and STUN; and [`Bucket`], one budget. Pure: time is an argument. Never: data of a tunnel, whose
 //! authentication is cheap.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ pub struct Rate {
 impl Rate {
     /// For one source prefix. A household behind one address with a hundred peers starts them all at once.
     pub const PREFIX: Self = Self { per_second: 50, burst: 100 };
-    /// For all sources together: 2,000 handshakes of some 50 µs are a tenth of a core.
+    /// For all sources together, of what costs some 10 µs: 2 % of a core.
     pub const GLOBAL: Self = Self { per_second: 2000, burst: 2000 };
 
     fn interval(self) -> Duration {

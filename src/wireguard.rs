@@ -5,6 +5,8 @@
 //! whether it may be used. Never: a packet that waits for a session, a socket, a log line with a key.
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use frejus_overlay::id::TunnelKey;
+use frejus_overlay::locator::Locator;
 use frejus_overlay::packet::MAX_PACKET;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{
@@ -48,7 +51,7 @@ pub struct Wireguard {
     public: PublicKey,
     opener: Opener,
     /// Shared by all tunnels and never in cookie mode: it counts all peers together, so that one flooder would send
-    /// everybody there. Our own limiter stands in front, by source prefix.
+    /// everybody there. The gate stands in front ([`crate::gate`]), with budgets by source and cookies of its own.
     macs: Arc<RateLimiter>,
     transport: Arc<Transport>,
     clock: Clock,
@@ -103,6 +106,57 @@ impl Crypto for Wireguard {
     }
 }
 
+/// What the public half of a tunnel key is enough for: to see whether a handshake message names that key, and to have
+/// its sender prove where it is (WireGuard paper, sections 5.4.4 and 5.4.7).
+pub struct Macs {
+    /// Never in cookie mode.
+    calm: RateLimiter,
+    /// Always in cookie mode.
+    strict: RateLimiter,
+    places: RandomState,
+}
+
+/// Length of a cookie reply (WireGuard paper, section 5.4.7).
+pub const COOKIE_REPLY: usize = 64;
+
+impl Macs {
+    /// For messages to whoever holds `key`.
+    #[must_use]
+    pub fn new(key: &TunnelKey) -> Self {
+        let public = PublicKey::from(key.0);
+        let strict = RateLimiter::new(&public, 0);
+        Self { calm: RateLimiter::new(&public, u64::MAX), strict, places: RandomState::new() }
+    }
+
+    /// Whether mac1 says that this initiation or response is for us. Cookie replies have none, and pass.
+    #[must_use]
+    pub fn name_us(&self, message: &[u8]) -> bool {
+        self.calm.verify_packet(None, message, &mut []).is_ok()
+    }
+
+    /// Whether mac2 shows that the sender got a cookie of ours at that place.
+    #[must_use]
+    pub fn prove(&self, from: Locator, message: &[u8]) -> bool {
+        let unasked = message.last_chunk::<16>().is_none_or(|mac2| *mac2 == [0; 16]);
+        let mut room = [0; COOKIE_REPLY];
+        !unasked && self.strict.verify_packet(Some(self.place(from)), message, &mut room).is_ok()
+    }
+
+    /// A cookie for the sender of an initiation: the length of the message. `None` if mac1 does not fit.
+    pub fn cookie(&self, from: Locator, message: &[u8], reply: &mut [u8; COOKIE_REPLY]) -> Option<usize> {
+        match self.strict.verify_packet(Some(self.place(from)), message, reply) {
+            Err(TunnResult::WriteToNetwork(reply)) => Some(reply.len()),
+            _ => None,
+        }
+    }
+
+    /// boringtun's cookies are for an address. Many may share one behind a NAT or a relay, so port and channel count too.
+    fn place(&self, from: Locator) -> IpAddr {
+        let half = |which: u8| u128::from(self.places.hash_one((which, from)));
+        Ipv6Addr::from(half(0) << 64 | half(1)).into()
+    }
+}
+
 /// What we know of one of boringtun's sessions.
 #[derive(Clone, Copy)]
 struct Session {
@@ -126,6 +180,8 @@ struct Link {
     made: u64,
     /// How much before [`REKEY_AFTER`] the current session is replaced.
     jitter: Duration,
+    /// What the timers wanted sent while a handshake message was read, which may have been anybody's.
+    unsent: Vec<u8>,
 }
 
 impl Link {
@@ -139,6 +195,7 @@ impl Link {
             sent: false,
             made: 0,
             jitter: Duration::ZERO,
+            unsent: Vec::new(),
         }
     }
 
@@ -349,12 +406,19 @@ impl Link {
         let Some(Frame::Wireguard(kind @ (Kind::Initiation | Kind::Answer(_)))) = classify(datagram) else {
             return Handshake::Rejected;
         };
-        self.tick(out, now);
+        if let Some(len) = self.tick(out, now) {
+            self.unsent = out[..len].to_vec();
+        }
         let len = match self.tunn.decapsulate(None, datagram, out) {
             TunnResult::WriteToNetwork(reply) => reply.len(),
-            TunnResult::Done => return Handshake::Accepted,
+            TunnResult::Done => {
+                // A cookie is worth nothing to an initiation that was sent: the next one need not wait.
+                self.initiated = None;
+                return Handshake::Accepted;
+            }
             _ => return Handshake::Rejected,
         };
+        self.unsent.clear();
         match kind {
             Kind::Answer(index) => {
                 self.begin(Session { index, since: now, initiated: true });
@@ -371,6 +435,11 @@ impl Link {
     }
 
     fn handle_timeout(&mut self, out: &mut [u8], worn: bool, now: Instant) -> Option<usize> {
+        let unsent = std::mem::take(&mut self.unsent);
+        if !unsent.is_empty() {
+            out[..unsent.len()].copy_from_slice(&unsent);
+            return Some(unsent.len());
+        }
         let due = self.rekey_due(now) || worn && self.may_hurry(now);
         match self.tick(out, now) {
             Some(len) => Some(len),

@@ -127,6 +127,7 @@ impl Node {
         let table = Arc::new(Published::new(Arc::new(empty)));
         let (tell, told) = exceptions();
         let (lose, lost) = bounded(1);
+        let tunnel_key = crypto.public();
         let parts = (udp.clone(), Arc::clone(&table), clock.clone());
         let (tun, forwarding) = host.run(move || {
             let mut queues = Tun::create_queues(&Name::Any, mtu, 1, offloads).unwrap();
@@ -146,7 +147,9 @@ impl Node {
             );
             let (udp, table, clock) = parts;
             let lost = Box::new(move || lose.send(()).unwrap());
-            let parts = ForwardParts { tun: Arc::clone(&tun), udp, table, exceptions: tell, clock, lost };
+            let exceptions = tell;
+            let parts =
+                ForwardParts { tun: Arc::clone(&tun), udp, table, exceptions, tunnel_key, clock, lost };
             (tun, Forwarding::start(parts).unwrap())
         });
         let forwarding = Some(forwarding);

@@ -7,6 +7,7 @@
 //! string, the network ID (zeros for the genesis, which defines it) and everything before the signature.
 
 mod chain;
+mod filed;
 mod genesis;
 mod grant;
 mod passport;
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use chain::{Contact, Credential, Member, Place};
+pub(crate) use filed::{FiledMember, FiledPlace, Grants};
 pub use genesis::{Genesis, Network};
 pub use grant::Grant;
 pub use passport::{Passport, Roles};

@@ -1,10 +1,10 @@
 //! What the forwarding threads know: an immutable table, swapped whole by the control plane.
 //!
 //! Owns: [`Table`], [`Slot`], and the decisions about one packet that both planes must agree on. Never: a socket, a
-//! device, an edit in place. The two threads read a batch, ask here, seal or open, send; what they cannot decide
+//! device, an edit of what a thread may be reading. The two threads read a batch, ask here, seal or open, send; what they cannot decide
 //! becomes an [`Exception`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,6 +70,15 @@ impl Slot {
             IpAddr::V6(v6) => v6 == self.address6,
         }
     }
+
+    const fn addresses(&self) -> [IpAddr; 2] {
+        [IpAddr::V4(self.address4), IpAddr::V6(self.address6)]
+    }
+}
+
+/// Chunk of a slot, and its place therein.
+fn place(id: SlotId) -> (usize, usize) {
+    (usize::from(id.0) / CHUNK, usize::from(id.0) % CHUNK)
 }
 
 /// Where an inner packet that was opened belongs.
@@ -93,15 +102,26 @@ pub enum Outward<'a> {
     Drop(Drop),
 }
 
-/// Everything the forwarding threads know.
+/// Slots that are copied together when one of them changes: 16,384 peers make 256 such chunks, so that a change copies
+/// a few hundred pointers at most.
+const CHUNK: usize = 64;
+
+/// Neighbouring slots.
+type Chunk = [Option<Arc<Slot>>; CHUNK];
+
+/// Everything the forwarding threads know. A clone shares all but what is changed in it afterwards.
 #[derive(Clone)]
 pub struct Table {
     /// Our own virtual addresses.
     pub own4: Ipv4Addr,
     /// See [`Self::own4`].
     pub own6: Ipv6Addr,
-    slots: Vec<Option<Arc<Slot>>>,
-    by_address: HashMap<IpAddr, SlotId>,
+    chunks: Vec<Arc<Chunk>>,
+    /// Hashed with a secret of its own: strangers can't choose IPv4 addresses, but members could try keys until the
+    /// IPv6 addresses that follow from them collide. It is asked once a super-packet.
+    by_address: Arc<HashMap<IpAddr, SlotId>>,
+    /// Addresses that more than one slot claims, as while a lease changes hands; nearly always none.
+    contested: BTreeSet<IpAddr>,
     /// Channels that we relay.
     pub relay: RelayTable,
 }
@@ -115,17 +135,69 @@ impl Table {
         peers: impl IntoIterator<Item = Slot>,
         relay: RelayTable,
     ) -> Self {
-        let mut table = Self { own4, own6, slots: Vec::new(), by_address: HashMap::new(), relay };
+        let (chunks, by_address) = (Vec::new(), Arc::default());
+        let mut table = Self { own4, own6, chunks, by_address, contested: BTreeSet::new(), relay };
         for slot in peers {
-            let at = usize::from(slot.id.0);
-            if table.slots.len() <= at {
-                table.slots.resize(at + 1, None);
-            }
-            table.by_address.insert(slot.address4.into(), slot.id);
-            table.by_address.insert(slot.address6.into(), slot.id);
-            table.slots[at] = Some(Arc::new(slot));
+            table.set(slot);
         }
         table
+    }
+
+    /// Put a peer into its slot, in place of whoever held it.
+    pub fn set(&mut self, slot: Slot) {
+        let (chunk, at) = place(slot.id);
+        let addresses = slot.addresses();
+        let old = self.at(slot.id).map(Slot::addresses);
+        while self.chunks.len() <= chunk {
+            self.chunks.push(Arc::new([const { None }; CHUNK]));
+        }
+        let id = slot.id;
+        Arc::make_mut(&mut self.chunks[chunk])[at] = Some(Arc::new(slot));
+        if old == Some(addresses) {
+            return;
+        }
+        old.into_iter().flatten().for_each(|address| self.release(address, id));
+        let by_address = Arc::make_mut(&mut self.by_address);
+        for address in addresses {
+            if by_address.insert(address, id).is_some_and(|holder| holder != id) {
+                self.contested.insert(address);
+            }
+        }
+    }
+
+    /// Empty a slot.
+    pub fn remove(&mut self, id: SlotId) {
+        let Some(addresses) = self.at(id).map(Slot::addresses) else { return };
+        let (chunk, at) = place(id);
+        Arc::make_mut(&mut self.chunks[chunk])[at] = None;
+        addresses.into_iter().for_each(|address| self.release(address, id));
+    }
+
+    /// `id` has given up `address`: if others claimed it too, one of them gets it.
+    fn release(&mut self, address: IpAddr, id: SlotId) {
+        if self.by_address.get(&address) != Some(&id) {
+            return;
+        }
+        let heir = if self.contested.contains(&address) { self.owner(address) } else { None };
+        let by_address = Arc::make_mut(&mut self.by_address);
+        match heir {
+            Some(heir) => by_address.insert(address, heir),
+            None => {
+                self.contested.remove(&address);
+                by_address.remove(&address)
+            }
+        };
+    }
+
+    /// Some slot that owns `address`, found by looking at each.
+    fn owner(&self, address: IpAddr) -> Option<SlotId> {
+        let mut slots = self.chunks.iter().flat_map(|chunk| chunk.iter().flatten());
+        slots.find(|slot| slot.owns(address)).map(|slot| slot.id)
+    }
+
+    fn at(&self, id: SlotId) -> Option<&Slot> {
+        let (chunk, at) = place(id);
+        self.chunks.get(chunk)?[at].as_deref()
     }
 
     /// The peer that a receiver index belongs to, whosever keys it names.
@@ -133,7 +205,7 @@ impl Table {
     pub fn by_receiver(&self, receiver: u32) -> Option<&Slot> {
         let index = (receiver & !TRANSPORT) >> 8;
         let at = index & ((1 << SLOT_BITS) - 1);
-        self.slots.get(at as usize)?.as_deref().filter(|slot| slot.index == index)
+        self.at(SlotId(at as u16)).filter(|slot| slot.index == index)
     }
 
     /// Decide on a packet from the TUN device.
@@ -142,7 +214,7 @@ impl Table {
         if source != IpAddr::V4(self.own4) && source != IpAddr::V6(self.own6) {
             return Outward::Drop(Drop::ForeignSource);
         }
-        let slot = self.by_address.get(&destination).and_then(|id| self.slots[usize::from(id.0)].as_deref());
+        let slot = self.by_address.get(&destination).and_then(|id| self.at(*id));
         match slot.and_then(|slot| slot.path.map(|path| (slot, path))) {
             Some((slot, path)) => Outward::Send(slot, path),
             None => Outward::Ask,

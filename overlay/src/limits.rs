@@ -8,12 +8,14 @@ pub const BACKLOG: usize = 32;
 pub const BACKLOGS: usize = 256;
 /// Look-ups under way at once.
 pub const LOOKUPS: usize = 512;
-/// Nodes remembered: 5,500 users with room; about 1.5 KB each.
+/// Nodes remembered: 5,500 users with room; about 1.1 KB each.
 pub const MEMBERS: usize = 8192;
 /// Peers with a slot; the tunnel index has 14 bits for it.
 pub const PEERS: usize = 1 << crate::forward::SLOT_BITS;
 /// Peers that knocked and have not finished a handshake.
 pub const STRANGERS: usize = 512;
+/// Knocks whose places are remembered until the handshake right behind each: what comes in a few milliseconds.
+pub const KNOCKERS: usize = 64;
 /// Super peers kept for the next start.
 pub const KNOWN_SUPER_PEERS: usize = 200;
 /// Requests of users under way.

@@ -33,7 +33,7 @@ use crate::locator::Locator;
 use crate::login::LoginServer;
 use crate::peer::Peer;
 use crate::port::Reply;
-use crate::relay::server::Channels;
+use crate::relay::server::{Channels, RelayTable};
 use crate::resolver::{self, Resolver};
 use crate::timing::{Instant, Now};
 use crate::tunnel::Crypto;
@@ -69,6 +69,8 @@ pub struct Node {
     slots: Vec<Option<NodeId>>,
     by_key: BTreeMap<TunnelKey, NodeId>,
     by_remote: BTreeMap<SocketAddr, NodeId>,
+    /// Who knocked from where, lately: their handshakes are right behind.
+    knockers: VecDeque<(SocketAddr, NodeId)>,
     wakes: BTreeSet<(Instant, NodeId)>,
     /// Peers whose deadline may have moved during this input.
     touched: BTreeSet<NodeId>,
@@ -83,7 +85,13 @@ pub struct Node {
     channels: Channels,
     login: Option<LoginServer>,
 
-    /// What forwarding knows is no longer what we know.
+    /// What forwarding knows; a copy is published whenever it changes.
+    table: Table,
+    /// Peers of whom it does not know the latest.
+    unlisted: BTreeSet<NodeId>,
+    /// Whether channels that we relay came or went.
+    channels_changed: bool,
+    /// Whether the table has changed since it was last published.
     table_stale: bool,
     outputs: VecDeque<Output>,
 }
@@ -105,8 +113,10 @@ impl Node {
         }
         let mut rng = ChaCha20Rng::from_seed(config.seed);
         let first_id = rng.next_u32() >> 1;
+        let own6 = me.passport.node.address6(&config.network.id);
         let mut node = Self {
-            own6: me.passport.node.address6(&config.network.id),
+            table: Table::new(me.passport.address4, own6, [], RelayTable::default()),
+            own6,
             resolver: Resolver::new(config.network.clone(), first_id),
             homes: Homes::new(&config.known, &config.network, me.passport.node, now),
             presence: Presence::new(config.advertise, config.directory_port, now.instant),
@@ -126,11 +136,14 @@ impl Node {
             slots: Vec::new(),
             by_key: BTreeMap::new(),
             by_remote: BTreeMap::new(),
+            knockers: VecDeque::new(),
             wakes: BTreeSet::new(),
             touched: BTreeSet::new(),
             waiting: BTreeMap::new(),
             askers: Askers::default(),
             requests: Requests::default(),
+            unlisted: BTreeSet::new(),
+            channels_changed: false,
             table_stale: true,
             outputs: VecDeque::new(),
         };
@@ -270,9 +283,7 @@ impl Node {
         for node in std::mem::take(&mut self.touched) {
             self.rearm(node);
         }
-        if std::mem::take(&mut self.table_stale) {
-            self.publish_table();
-        }
+        self.publish_table();
     }
 
     fn rearm(&mut self, node: NodeId) {
@@ -287,13 +298,42 @@ impl Node {
         self.wakes.insert((wake, node));
     }
 
+    /// Bring the table up to date, at the cost of what changed, and let forwarding have it.
     fn publish_table(&mut self) {
-        let slots: Vec<_> = self.peers.values().map(|peer| peer.as_slot(&self.network.id)).collect();
-        self.by_remote =
-            self.peers.values().filter_map(|peer| Some((peer.direct_remote()?, peer.id()))).collect();
-        let relay = self.channels.table(|node| self.peers.get(node)?.direct_remote());
-        let table = Table::new(self.me.passport.address4, self.own6, slots, relay);
-        self.outputs.push_back(Output::Table(Arc::new(table)));
+        for node in std::mem::take(&mut self.unlisted) {
+            self.list(node);
+        }
+        if std::mem::take(&mut self.channels_changed) {
+            self.table.relay = self.channels.table(|node| self.peers.get(node)?.direct_remote());
+            self.table_stale = true;
+        }
+        let own4 = self.me.passport.address4;
+        self.table_stale |= std::mem::replace(&mut self.table.own4, own4) != own4;
+        if std::mem::take(&mut self.table_stale) {
+            self.outputs.push_back(Output::Table(Arc::new(self.table.clone())));
+        }
+    }
+
+    fn list(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        self.table.set(peer.as_slot(&self.network.id));
+        self.table_stale = true;
+        let remote = peer.direct_remote();
+        let old = std::mem::replace(&mut peer.listed, remote);
+        if old != remote {
+            self.unlist_remote(node, old);
+            self.by_remote.extend(remote.map(|remote| (remote, node)));
+        }
+    }
+
+    /// A peer is not reached there any more; if it is an end of channels, those change too.
+    fn unlist_remote(&mut self, node: NodeId, remote: Option<SocketAddr>) {
+        if let Some(remote) = remote
+            && self.by_remote.get(&remote) == Some(&node)
+        {
+            self.by_remote.remove(&remote);
+        }
+        self.channels_changed |= self.channels.serve(&node);
     }
 
     fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {

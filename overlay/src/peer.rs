@@ -84,6 +84,8 @@ pub(crate) struct Peer {
     told_mtu: Mtu,
     /// Control messages of which a part has come.
     pub(crate) assembly: Assembly,
+    /// Where its path leads straight, as the node's index of such places has it.
+    pub(crate) listed: Option<SocketAddr>,
     /// The armed deadline, as the node's heap has it.
     pub(crate) wake: Option<Instant>,
 }
@@ -126,6 +128,7 @@ impl Peer {
             heard: now,
             told_mtu: Mtu::UNKNOWN,
             assembly: Assembly::default(),
+            listed: None,
             wake: None,
         }
     }

@@ -9,7 +9,9 @@ mod lookup;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::document::{Credential, Member, Network, Place, Signed, Verified, Whereabouts};
+use crate::document::{
+    Credential, FiledMember, FiledPlace, Grants, Member, Network, Place, Roles, Signed, Verified, Whereabouts,
+};
 use crate::id::{NodeId, Subject};
 use crate::limits::{LOOKUPS, MEMBERS};
 use crate::node::Source;
@@ -69,8 +71,10 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Resolver {
     network: Network,
-    members: BTreeMap<NodeId, Verified<Member>>,
-    places: BTreeMap<NodeId, Verified<Place>>,
+    members: BTreeMap<NodeId, FiledMember>,
+    places: BTreeMap<NodeId, FiledPlace>,
+    grants: Grants,
+    /// Addresses and names; a node's ID is the key of [`Self::members`].
     subjects: BTreeMap<Subject, NodeId>,
     absent: BTreeMap<Subject, Instant>,
     lookups: BTreeMap<Subject, Lookup>,
@@ -81,11 +85,12 @@ pub struct Resolver {
 impl Resolver {
     /// Nothing known yet. `first_id` makes the IDs of two runs differ.
     #[must_use]
-    pub const fn new(network: Network, first_id: u32) -> Self {
+    pub fn new(network: Network, first_id: u32) -> Self {
         Self {
             network,
             members: BTreeMap::new(),
             places: BTreeMap::new(),
+            grants: Grants::default(),
             subjects: BTreeMap::new(),
             absent: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -136,25 +141,39 @@ impl Resolver {
             Subject::Node(node) => node,
             Subject::Address4(_) | Subject::Address6(_) | Subject::Name(_) => self.subjects.get(subject)?,
         };
-        self.member(node, now).map(|member| member.passport.node)
+        self.serial(node, now).map(|_| *node)
     }
 
     /// Whether a question about `subject` needs no look-up.
     #[must_use]
     pub fn is_known(&self, subject: &Subject, now: Now) -> bool {
-        self.node_of(subject, now).is_some_and(|node| self.place(&node, now).is_some())
+        self.node_of(subject, now).is_some_and(|node| self.filed_place(&node, now).is_some())
+    }
+
+    /// Serial number of a node's passport, if it is known and still valid.
+    #[must_use]
+    pub fn serial(&self, node: &NodeId, now: Now) -> Option<u64> {
+        self.filed_member(node, now).map(|member| member.serial)
     }
 
     /// A node's passport, if it is known and still valid.
     #[must_use]
-    pub fn member(&self, node: &NodeId, now: Now) -> Option<&Verified<Member>> {
-        self.members.get(node).filter(|member| member.passport.not_after > now.unix)
+    pub fn member(&self, node: &NodeId, now: Now) -> Option<Verified<Member>> {
+        self.filed_member(node, now).map(FiledMember::member)
     }
 
     /// A node's whereabouts, if they are known and still true.
     #[must_use]
-    pub fn place(&self, node: &NodeId, now: Now) -> Option<&Verified<Place>> {
-        self.places.get(node).filter(|place| place.whereabouts.expires > now.unix)
+    pub fn place(&self, node: &NodeId, now: Now) -> Option<Verified<Place>> {
+        Some(self.members.get(node)?.at(self.filed_place(node, now)?))
+    }
+
+    fn filed_member(&self, node: &NodeId, now: Now) -> Option<&FiledMember> {
+        self.members.get(node).filter(|member| member.not_after > now.unix)
+    }
+
+    fn filed_place(&self, node: &NodeId, now: Now) -> Option<&FiledPlace> {
+        self.places.get(node).filter(|place| place.expires > now.unix)
     }
 
     /// Known nodes whose ID begins with `prefix`.
@@ -163,39 +182,39 @@ impl Resolver {
     }
 
     /// Known super peers.
-    pub fn super_peers(&self, now: Now) -> impl Iterator<Item = &Verified<Place>> {
-        use crate::document::Roles;
-        self.places.values().filter(move |place| {
-            place.whereabouts.expires > now.unix && place.passport.roles.includes(Roles::SUPER_PEER)
-        })
+    pub fn super_peers(&self, now: Now) -> impl Iterator<Item = Verified<Place>> {
+        let serve = self.members.iter().filter(|(_, member)| member.roles.includes(Roles::SUPER_PEER));
+        serve.filter_map(move |(node, member)| Some(member.at(self.filed_place(node, now)?)))
     }
 
     /// Keep a checked passport, unless a newer one is known.
-    pub fn learn_member(&mut self, member: Verified<Member>, now: Now) {
+    pub fn learn_member(&mut self, member: &Verified<Member>, now: Now) {
         let node = member.passport.node;
-        if self.members.get(&node).is_some_and(|known| known.passport.serial > member.passport.serial) {
+        if self.members.get(&node).is_some_and(|known| known.serial > member.passport.serial) {
             return;
         }
         match self.members.remove(&node) {
-            Some(old) => self.unlist(&old),
+            Some(old) => self.unlist(&old.member()),
             None => self.make_room(now),
         }
-        for subject in subjects(&member, &self.network) {
+        for subject in subjects(member, &self.network) {
             self.absent.remove(&subject);
-            self.subjects.insert(subject, node);
+            if !matches!(subject, Subject::Node(_)) {
+                self.subjects.insert(subject, node);
+            }
         }
-        self.members.insert(node, member);
+        self.members.insert(node, FiledMember::new(member, &mut self.grants));
     }
 
     /// Keep checked whereabouts, unless newer ones are known; whether they were news.
-    pub fn learn_place(&mut self, place: Verified<Place>, now: Now) -> bool {
+    pub fn learn_place(&mut self, place: &Verified<Place>, now: Now) -> bool {
         let node = place.passport.node;
-        self.learn_member(place.member(), now);
-        let known = self.places.get(&node).map(|known| known.whereabouts.sequence);
+        self.learn_member(&place.member(), now);
+        let known = self.places.get(&node).map(|known| known.sequence);
         if known.is_some_and(|known| known >= place.whereabouts.sequence) {
             return false;
         }
-        self.places.insert(node, place);
+        self.places.insert(node, FiledPlace::new(place));
         true
     }
 
@@ -242,14 +261,14 @@ impl Resolver {
         if !subjects(&member, &self.network).contains(subject) {
             return None;
         }
-        self.learn_member(member, now);
+        self.learn_member(&member, now);
         if let Some(whereabouts) = whereabouts {
             let contact = crate::document::Contact { credential: credential.clone(), whereabouts };
             if let Ok(place) = contact.verify(&self.network, now.unix) {
-                self.learn_place(place, now);
+                self.learn_place(&place, now);
             }
         }
-        Some((node, self.place(&node, now).is_some()))
+        Some((node, self.filed_place(&node, now).is_some()))
     }
 
     /// The table answered.
@@ -265,10 +284,10 @@ impl Resolver {
                 let Ok(checked) = crate::record::check(&self.network, &key, value, now.unix) else { return };
                 let node = checked.node();
                 match checked {
-                    Checked::Member(member) => self.learn_member(member, now),
-                    Checked::Place(place) => _ = self.learn_place(place, now),
+                    Checked::Member(member) => self.learn_member(&member, now),
+                    Checked::Place(place) => _ = self.learn_place(&place, now),
                 }
-                let placed = self.place(&node, now).is_some();
+                let placed = self.filed_place(&node, now).is_some();
                 if let Some(lookup) = self.lookups.get_mut(&subject) {
                     lookup.table_found(node, placed, &self.network.id, now.instant);
                 }
@@ -327,20 +346,20 @@ impl Resolver {
 
     /// Make somebody known under an ID that nobody has a key for.
     #[cfg(test)]
-    pub(crate) fn plant(&mut self, node: NodeId, member: Verified<Member>) {
-        self.members.insert(node, member);
+    pub(crate) fn plant(&mut self, node: NodeId, member: &Verified<Member>) {
+        self.members.insert(node, FiledMember::new(member, &mut self.grants));
     }
 
     fn make_room(&mut self, now: Now) {
         if self.members.len() < MEMBERS {
             return;
         }
-        let stale = |node: &NodeId| self.places.get(node).is_none_or(|p| p.whereabouts.expires <= now.unix);
+        let stale = |node: &NodeId| self.places.get(node).is_none_or(|p| p.expires <= now.unix);
         let victim =
             self.members.keys().find(|node| stale(node)).or_else(|| self.members.keys().next()).copied();
-        let Some(member) = victim.and_then(|node| self.members.remove(&node)) else { return };
-        self.places.remove(&member.passport.node);
-        self.unlist(&member);
+        let Some((node, member)) = victim.and_then(|node| self.members.remove_entry(&node)) else { return };
+        self.places.remove(&node);
+        self.unlist(&member.member());
     }
 
     /// Whoever has taken over an address or a name keeps it.

@@ -10,6 +10,7 @@ use frejus_overlay::forward::{Exception, Table};
 use frejus_overlay::node::{Config, Node};
 use frejus_overlay::record;
 use frejus_overlay::relay::server::{DEFAULT_RATE, RelayTable};
+use frejus_overlay::tunnel::Crypto;
 use frejus_overlay::verdict::Counters;
 use ipnetwork::IpNetwork;
 use tokio::runtime::Runtime;
@@ -63,6 +64,9 @@ impl Parts {
         let udp = udp.map_err(bind_failure)?;
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
         let tun = Arc::new(device(&options, &saved, runtime, offloads)?);
+        let transport = transport(&options);
+        let costs = transport.ciphers.clone();
+        let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone()).carrying(transport);
         let (exceptions, excepted) = forward::exceptions();
         let table = Arc::new(Published::new(Arc::new(nobody(&saved))));
         let forwarding = Forwarding::start(ForwardParts {
@@ -70,6 +74,7 @@ impl Parts {
             udp: udp.clone(),
             table: Arc::clone(&table),
             exceptions,
+            tunnel_key: crypto.public(),
             clock: clock.clone(),
             lost: lost(&tun, news),
         })
@@ -91,15 +96,13 @@ impl Parts {
         };
         let links = links(&tun, &udp, runtime)?;
         watch_links(&tun, &udp, news)?;
-        let transport = transport(&options);
         let facts = Facts {
             network: saved.network.clone(),
             tun: tun.name().to_owned(),
             mtu: tun.mtu(),
             listen: udp.local(),
-            ciphers: transport.ciphers.clone(),
+            ciphers: costs,
         };
-        let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone()).carrying(transport);
         let config = config(saved, login, options.advertise, directory_port, tun.mtu())?;
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =

@@ -28,11 +28,13 @@ use super::duty::{Amount, Duty};
 use super::tables::{Strangers, Talkers, Told};
 use super::{Control, LONGEST_EXCEPTION, Published, Stop};
 use crate::clock::Clock;
+use crate::gate::{Gate, Passage};
 use crate::limiter::Limiter;
 use crate::offload::Offload;
 use crate::stun;
 use crate::tun::Tun;
 use crate::udp::{Udp, WhenFull};
+use crate::wireguard::COOKIE_REPLY;
 
 /// Receives in one system call: many, for networks where the kernel joins nothing. Untouched pages cost nothing.
 const SLOTS: usize = 32;
@@ -61,7 +63,7 @@ pub(super) struct Inward {
 struct Opener {
     udp: Udp,
     control: Control,
-    limiter: Limiter,
+    gate: Gate,
     stun: Limiter,
     told: Told,
     talkers: Talkers,
@@ -134,6 +136,7 @@ impl Inward {
         udp: Udp,
         table: Arc<Published>,
         control: Control,
+        gate: Gate,
         clock: Clock,
     ) -> Self {
         let writer = Writer {
@@ -145,7 +148,7 @@ impl Inward {
         let opener = Opener {
             udp: udp.clone(),
             control,
-            limiter: Limiter::default(),
+            gate,
             stun: Limiter::default(),
             told: Told::default(),
             talkers: Talkers::default(),
@@ -216,7 +219,7 @@ impl Opener {
                 }
                 Some(Frame::Relay(channel, _)) => at = self.relay(table, arena, channel, joined, at, now),
                 frame => {
-                    self.single(frame, &arena[datagram.clone()], joined.sender, now);
+                    self.single(table, frame, &arena[datagram.clone()], joined.sender, now);
                     at = datagram.end;
                 }
             }
@@ -224,11 +227,18 @@ impl Opener {
     }
 
     /// What is neither data nor relayed.
-    fn single(&mut self, frame: Option<Frame<'_>>, datagram: &[u8], sender: SocketAddr, now: Instant) {
+    fn single(
+        &mut self,
+        table: &Table,
+        frame: Option<Frame<'_>>,
+        datagram: &[u8],
+        sender: SocketAddr,
+        now: Instant,
+    ) {
         match frame {
             Some(Frame::Stun) => self.answer_stun(datagram, sender, now),
             None => self.counters().count(Reason::UnknownFrame),
-            Some(_) => self.submit(Locator::Direct(sender), datagram, now),
+            Some(frame) => self.submit(table, Locator::Direct(sender), &frame, datagram, now),
         }
     }
 
@@ -243,14 +253,35 @@ impl Opener {
     }
 
     /// Not authenticated yet, and costly to look at.
-    fn submit(&mut self, from: Locator, bytes: &[u8], now: Instant) {
+    fn submit(&mut self, table: &Table, from: Locator, frame: &Frame<'_>, bytes: &[u8], now: Instant) {
         if bytes.len() > LONGEST_EXCEPTION {
-            self.counters().count(Reason::UnknownFrame);
-        } else if !self.limiter.admit(from.remote().ip(), now) {
-            self.counters().count(Reason::RateLimited);
-        } else {
-            self.control.tell(Exception::Datagram { from, bytes: bytes.to_vec() });
+            return self.counters().count(Reason::UnknownFrame);
         }
+        let mut reply = [0; COOKIE_REPLY];
+        let knows = |receiver| table.by_receiver(receiver).is_some();
+        match self.gate.judge(from, frame, bytes, knows, now, &mut reply) {
+            Passage::Admitted => {
+                self.control.tell(Exception::Datagram { from, bytes: bytes.to_vec() });
+            }
+            Passage::Cookie(length) => self.give_cookie(from, &reply[..length]),
+            Passage::Refused(reason) => self.counters().count(reason),
+        }
+    }
+
+    /// The initiation itself is not looked at: it comes again, with proof of where it comes from.
+    fn give_cookie(&self, to: Locator, cookie: &[u8]) {
+        self.counters().count(Reason::RateLimited);
+        let mut framed = [0; RELAY_HEADER + COOKIE_REPLY];
+        let front = match to {
+            Locator::Direct(_) => 0,
+            Locator::Relayed { channel, .. } => {
+                framed[..RELAY_HEADER].copy_from_slice(&relay_header(channel));
+                RELAY_HEADER
+            }
+        };
+        let length = front + cookie.len();
+        framed[front..length].copy_from_slice(cookie);
+        self.udp.send(to.remote(), &framed[..length], length, WhenFull::Drop).ok();
     }
 
     /// Frames of one channel from `start` on: passed on as they are, or opened if we are the channel's end. Where
@@ -306,7 +337,7 @@ impl Opener {
                     at = self.data(table, arena, messages, at);
                     continue;
                 }
-                Some(Frame::Wireguard(_)) => self.submit(from, inner, now),
+                Some(frame @ Frame::Wireguard(_)) => self.submit(table, from, &frame, inner, now),
                 _ => self.counters().count(Reason::UnknownFrame),
             }
             at = datagram.end;

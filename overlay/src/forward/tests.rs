@@ -126,3 +126,46 @@ fn the_first_data_after_a_silence_wakes_control_once() {
         (30, 7)
     );
 }
+
+/// The slot that a packet to `destination` would go to; every slot needs a path.
+fn found(table: &Table, destination: IpAddr) -> Option<SlotId> {
+    match table.outward(OWN4.into(), destination) {
+        Outward::Send(slot, _) => Some(slot.id),
+        Outward::Ask | Outward::Drop(_) => None,
+    }
+}
+
+fn reached(n: u8) -> Slot {
+    slot(n, 0, Some(Locator::Direct(address(n))))
+}
+
+#[test]
+fn a_changed_copy_leaves_the_original_as_it_was() {
+    let old = table((1..=200).map(reached));
+    let mut new = old.clone();
+    new.remove(SlotId(7));
+    new.set(Slot { address4: Ipv4Addr::new(10, 93, 2, 2), ..reached(9) });
+    assert_eq!((found(&old, v4(7)), found(&new, v4(7))), (Some(SlotId(7)), None));
+    assert_eq!((found(&old, v6(7)), found(&new, v6(7))), (Some(SlotId(7)), None));
+    assert_eq!((found(&old, v4(9)), found(&new, v4(9))), (Some(SlotId(9)), None));
+    assert_eq!(found(&new, Ipv4Addr::new(10, 93, 2, 2).into()), Some(SlotId(9)));
+    for n in (1..=200).filter(|n| ![7, 9].contains(n)) {
+        assert_eq!(found(&new, v4(n)), Some(SlotId(n.into())));
+    }
+    let shared = old.chunks.iter().zip(&new.chunks).filter(|(old, new)| Arc::ptr_eq(old, new)).count();
+    assert_eq!(shared, old.chunks.len() - 1, "only what changed is copied");
+}
+
+#[test]
+fn an_address_that_two_claimed_stays_with_the_one_who_stays() {
+    let twin = || Slot { address4: reached(1).address4, ..reached(2) };
+    for gone in [1, 2] {
+        let mut table = table([reached(1), twin(), reached(3)]);
+        assert_eq!(found(&table, v4(1)), Some(SlotId(2)), "the last to come");
+        table.remove(SlotId(gone));
+        assert_eq!(found(&table, v4(1)), Some(SlotId(3 - gone)));
+        table.remove(SlotId(3 - gone));
+        assert_eq!(found(&table, v4(1)), None);
+        assert!(table.by_address.len() == 2 && table.contested.is_empty());
+    }
+}

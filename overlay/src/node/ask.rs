@@ -95,7 +95,7 @@ impl Node {
             return self.forward_now(node, &packet);
         }
         if !self.peers.contains_key(&node)
-            && let Some(place) = self.resolver.place(&node, self.now).cloned()
+            && let Some(place) = self.resolver.place(&node, self.now)
         {
             self.admit(place);
         }
@@ -136,7 +136,7 @@ impl Node {
             })
         };
         if self.peers.get(&node).is_some_and(|peer| peer.dial.is_some()) {
-            if let Some(place) = self.resolver.place(&node, self.now).cloned() {
+            if let Some(place) = self.resolver.place(&node, self.now) {
                 self.admit(place);
             }
             self.attempt(node);

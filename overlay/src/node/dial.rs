@@ -9,7 +9,7 @@ use super::{Node, Output};
 use crate::document::{Candidate, CandidateKind, Contact, Place, Roles, Verified};
 use crate::forward::{GENERATION_BITS, SLOT_BITS, SlotId};
 use crate::id::{NodeId, Subject, TunnelKey};
-use crate::limits::{DIAL_LIMIT, PEERS, STRANGERS};
+use crate::limits::{DIAL_LIMIT, KNOCKERS, PEERS, STRANGERS};
 use crate::locator::{Channel, Locator, is_public};
 use crate::peer::{Dial, Fresh, Peer};
 use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
@@ -43,7 +43,7 @@ enum Way {
 impl Node {
     /// Want a session with a node whose place is known.
     pub(super) fn connect(&mut self, node: NodeId) {
-        let known = self.resolver.place(&node, self.now).or_else(|| self.homes.place(&node)).cloned();
+        let known = self.resolver.place(&node, self.now).or_else(|| self.homes.place(&node).cloned());
         if let Some(place) = known {
             self.admit(place);
         }
@@ -66,11 +66,16 @@ impl Node {
             let newer = |old: &Verified<Place>| place.whereabouts.sequence > old.whereabouts.sequence;
             let is_news = peer.place.as_ref().is_none_or(newer);
             if peer.key == key {
-                if place.passport.serial >= peer.member.passport.serial {
+                let moved = place.passport.address4 != peer.member.passport.address4;
+                let is_newer = place.passport.serial >= peer.member.passport.serial;
+                if is_newer {
                     peer.member = place.member();
                 }
                 if is_news {
                     peer.place = Some(place);
+                }
+                if is_newer && moved {
+                    self.unlisted.insert(node);
                 }
                 return Some(node);
             }
@@ -96,7 +101,7 @@ impl Node {
         self.by_key.insert(key, node);
         self.peers.insert(node, peer);
         self.touched.insert(node);
-        self.table_stale = true;
+        self.unlisted.insert(node);
         if let Some(last) = last {
             self.succeed(node, last);
         }
@@ -154,7 +159,11 @@ impl Node {
         if let Some(wake) = peer.wake {
             self.wakes.remove(&(wake, node));
         }
+        self.table.remove(peer.slot);
         self.table_stale = true;
+        if peer.listed.is_some() {
+            self.unlist_remote(node, peer.listed);
+        }
         Some(peer)
     }
 
@@ -233,9 +242,9 @@ impl Node {
 
     /// Want a session with a super peer that may not even be known. Somebody only says that it is one.
     pub(super) fn reach(&mut self, home: NodeId) {
-        let place = self.resolver.place(&home, self.now).or_else(|| self.homes.place(&home));
+        let place = self.resolver.place(&home, self.now).or_else(|| self.homes.place(&home).cloned());
         let known = self.peers.get(&home).map(|peer| &peer.member.passport);
-        match known.or(place.map(|place| &place.passport)).map(|passport| passport.roles) {
+        match known.or(place.as_ref().map(|place| &place.passport)).map(|passport| passport.roles) {
             Some(roles) if roles.includes(Roles::SUPER_PEER) => self.connect(home),
             Some(_) => {}
             None => _ = self.resolver.resolve(&Subject::Node(home), self.homes.askable(), self.now),
@@ -262,7 +271,10 @@ impl Node {
         match wire::classify(bytes) {
             Some(Frame::Wireguard(Wireguard::Initiation)) => self.on_initiation(from, bytes),
             Some(Frame::Wireguard(Wireguard::Answer(receiver))) => self.on_answer(from, receiver, bytes),
-            Some(Frame::Knock(sealed)) if from.is_direct() => self.on_knock(sealed),
+            Some(Frame::Knock(sealed)) if from.is_direct() => {
+                let knocker = self.on_knock(sealed);
+                self.remember_knock(from.remote(), knocker);
+            }
             Some(Frame::EnrolRequest(sealed)) if from.is_direct() => self.on_enrol(from, sealed, bytes.len()),
             Some(Frame::Stranger) => self.on_stranger(from.remote()),
             _ => self.drop(Drop::UnknownFrame),
@@ -279,10 +291,31 @@ impl Node {
     }
 
     fn on_initiation(&mut self, from: Locator, bytes: &[u8]) {
+        // Who it is costs a public-key operation that its tunnel then repeats; mostly the place tells.
+        if from.is_direct()
+            && let Some(node) = self.expected_at(from.remote())
+            && self.took_handshake(node, from, bytes, false)
+        {
+            return;
+        }
         let Some(node) = self.crypto.initiator(bytes).and_then(|key| self.by_key.get(&key).copied()) else {
             return self.drop(Drop::UnknownPeer);
         };
         self.on_handshake(node, from, bytes, false);
+    }
+
+    /// Who is there, or knocked from there a moment ago.
+    fn expected_at(&self, at: SocketAddr) -> Option<NodeId> {
+        let knocker = || self.knockers.iter().rev().find(|(door, _)| *door == at).map(|(_, node)| *node);
+        self.by_remote.get(&at).copied().or_else(knocker)
+    }
+
+    fn remember_knock(&mut self, at: SocketAddr, knocker: Option<NodeId>) {
+        let Some(node) = knocker else { return };
+        if self.knockers.len() == KNOCKERS {
+            self.knockers.pop_front();
+        }
+        self.knockers.push_back((at, node));
     }
 
     fn on_answer(&mut self, from: Locator, receiver: u32, bytes: &[u8]) {
@@ -296,12 +329,19 @@ impl Node {
     }
 
     fn on_handshake(&mut self, node: NodeId, from: Locator, bytes: &[u8], completes: bool) {
+        if !self.took_handshake(node, from, bytes, completes) {
+            self.drop(Drop::NotAuthentic);
+        }
+    }
+
+    /// Whether the message is of this peer; it is answered then.
+    fn took_handshake(&mut self, node: NodeId, from: Locator, bytes: &[u8], completes: bool) -> bool {
         let now = self.now.instant;
-        let Some(peer) = self.peer(node) else { return };
+        let Some(peer) = self.peer(node) else { return false };
         let mut answer = [0; HANDSHAKE_ROOM];
         let outcome = peer.tunnel().handshake(bytes, &mut answer, now);
         if outcome == Handshake::Rejected {
-            return self.drop(Drop::NotAuthentic);
+            return false;
         }
         if completes {
             peer.hear(now);
@@ -313,23 +353,29 @@ impl Node {
         if established {
             self.on_established(node, from);
         }
+        true
     }
 
-    /// Somebody seals to us who and where they are; their handshake is right behind.
-    pub(super) fn on_knock(&mut self, sealed: &[u8]) {
+    /// Somebody seals to us who and where they are; their handshake is right behind. Who, if they are let in.
+    pub(super) fn on_knock(&mut self, sealed: &[u8]) -> Option<NodeId> {
         let opened = self.crypto.open_sealed(Purpose::Knock, sealed);
         let contact = opened.and_then(|bytes| postcard::from_bytes::<Contact>(&bytes).ok());
-        let Some(contact) = contact else { return self.drop(Drop::NotAuthentic) };
-        let Ok(place) = contact.verify(&self.network, self.now.unix) else {
-            return self.drop(Drop::BadDocument);
+        let Some(contact) = contact else {
+            self.drop(Drop::NotAuthentic);
+            return None;
         };
-        self.resolver.learn_place(place.clone(), self.now);
+        let Ok(place) = contact.verify(&self.network, self.now.unix) else {
+            self.drop(Drop::BadDocument);
+            return None;
+        };
+        self.resolver.learn_place(&place, self.now);
         let node = place.passport.node;
         let strangers = || self.peers.values().filter(|peer| peer.path().is_none()).count();
         if !self.peers.contains_key(&node) && strangers() >= STRANGERS {
-            return self.drop(Drop::RateLimited);
+            self.drop(Drop::RateLimited);
+            return None;
         }
-        self.admit(place);
+        self.admit(place)
     }
 
     /// Somebody says that it does not know what we send it. It may be anybody who says so: ask again, no more.

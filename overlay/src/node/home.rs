@@ -268,7 +268,7 @@ impl Node {
         if place.passport.node == self.me.passport.node || !is_super_peer(&place) {
             return;
         }
-        self.resolver.learn_place(place.clone(), self.now);
+        self.resolver.learn_place(&place, self.now);
         let contact = place.contact.clone();
         if self.homes.learn(place) {
             self.pass_on(&contact);

@@ -248,7 +248,7 @@ impl Node {
         self.presence.issue_at = now + WHEREABOUTS_REFRESH;
         self.presence.confirmed.clear();
         if let Ok(place) = contact.verify(&self.network, unix) {
-            self.resolver.learn_place(place, self.now);
+            self.resolver.learn_place(&place, self.now);
         }
         if moved {
             self.search_again();

@@ -149,7 +149,7 @@ impl Node {
     }
 
     fn answer_resolution(&mut self, id: RequestId, text: String, found: Found) {
-        let Some(member) = self.resolver.member(&found.node, self.now).cloned() else {
+        let Some(member) = self.resolver.member(&found.node, self.now) else {
             return self.fail(id, Failed::NoSuchPeer(text));
         };
         let place = self.resolver.place(&found.node, self.now);

@@ -43,7 +43,7 @@ impl Node {
     pub(super) fn on_served_timeout(&mut self) {
         let now = self.now.instant;
         if self.served.sweep <= now {
-            self.table_stale |= self.channels.expire(now);
+            self.channels_changed |= self.channels.expire(now);
             let unix = self.now.unix;
             let expired = self.login.as_mut().map(|login| login.expire(unix)).unwrap_or_default();
             self.outputs.extend(expired.into_iter().map(|entry| Output::Persist(Persist::Ledger(entry))));
@@ -60,7 +60,7 @@ impl Node {
                 self.resolver.handle_answer(from, id, credential.as_ref(), whereabouts, self.now);
             }
             Message::Published { sequence } if from_super => self.on_published(from, sequence),
-            Message::Knocked { channel: _, sealed } if from_super => self.on_knock(&sealed),
+            Message::Knocked { channel: _, sealed } if from_super => _ = self.on_knock(&sealed),
             Message::Refused { channel, why } if from_super => self.on_refused(channel, why),
             Message::Renewed { credential } if from_super => self.on_renewed(&credential),
             Message::SuperPeer { contact } => match contact.verify_stale(&self.network, self.now.unix) {
@@ -118,7 +118,7 @@ impl Node {
             return self.drop(Drop::BadDocument);
         }
         let sequence = place.whereabouts.sequence;
-        if self.resolver.learn_place(place.clone(), self.now) {
+        if self.resolver.learn_place(&place, self.now) {
             if place.passport.roles.includes(Roles::SUPER_PEER) {
                 self.on_super_peer(place.clone());
             }
@@ -134,7 +134,7 @@ impl Node {
         let key = RecordKey::whereabouts(&self.network.id, &node);
         let credential = contact.credential.clone();
         self.put(key, Record::Whereabouts(contact).encode(), WHEREABOUTS_LIFE);
-        let Some(member) = self.resolver.member(&node, self.now).cloned() else { return };
+        let Some(member) = self.resolver.member(&node, self.now) else { return };
         let serial = member.passport.serial;
         let fresh = |(known, at): &(u64, Instant)| *known == serial && now.since(*at) < LEASE_REFRESH;
         if self.served.leases.get(&node).is_some_and(fresh) {
@@ -170,7 +170,7 @@ impl Node {
     fn open_channel(&mut self, channel: Channel, by: NodeId, with: NodeId) -> bool {
         let now = self.now.instant;
         match self.channels.open(channel, by, with, now) {
-            Ok(changed) => self.table_stale |= changed,
+            Ok(changed) => self.channels_changed |= changed,
             Err(why) => {
                 self.send(by, &Message::Refused { channel, why });
                 return false;

@@ -168,7 +168,9 @@ impl Node {
 
     /// Let forwarding know if another size of packet passes.
     fn on_measured(&mut self, node: NodeId) {
-        self.table_stale |= self.peer(node).is_some_and(Peer::remeasured);
+        if self.peer(node).is_some_and(Peer::remeasured) {
+            self.unlisted.insert(node);
+        }
     }
 
     /// Choose the path again, and let everybody know if it changed.
@@ -184,7 +186,7 @@ impl Node {
             peer.punch.start(now);
         }
         let name = peer.name().to_owned();
-        self.table_stale = true;
+        self.unlisted.insert(node);
         self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
     }
 
@@ -365,12 +367,14 @@ impl Node {
     fn is_entitled(&mut self, node: NodeId) -> bool {
         self.ask_anew(node);
         let unix = self.now.unix;
-        let known = self.resolver.member(&node, self.now).cloned();
         let Some(peer) = self.peers.get_mut(&node) else { return false };
         let (serial, ended) = (peer.member.passport.serial, peer.member.passport.not_after <= unix);
-        if let Some(newer) = known.filter(|known| ended || known.passport.serial > serial) {
+        let known = self.resolver.serial(&node, self.now);
+        if known.is_some_and(|known| ended || known > serial)
+            && let Some(newer) = self.resolver.member(&node, self.now)
+        {
             peer.member = newer;
-            self.table_stale = true;
+            self.unlisted.insert(node);
         }
         peer.is_home || peer.member.passport.not_after > unix
     }
@@ -457,7 +461,7 @@ impl Node {
         peer.punch.stop();
         peer.counters.announced.store(false, Ordering::Relaxed);
         let wanted = peer.is_home || peer.is_active(now);
-        self.table_stale = true;
+        self.unlisted.insert(node);
         self.on_session_lost(node);
         if wanted && let Some(peer) = self.peer(node) {
             peer.dial = Some(Dial::new(now));

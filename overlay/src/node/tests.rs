@@ -89,7 +89,7 @@ fn a_beginning_names_a_node_as_long_as_it_is_enough() {
     let mut twin = node(B);
     twin.0[31] ^= 1;
     let place = world.town.place(B, 1);
-    world.host(A).node.resolver.plant(twin, place.member());
+    world.host(A).node.resolver.plant(twin, &place.member());
     assert_eq!(outcome(&mut world, ping(&beginning)), Answer::Failed(Failed::Ambiguous(beginning)));
 }
 
@@ -256,8 +256,8 @@ fn whereabouts_that_name_an_ordinary_node_as_home_make_nobody_dial_it() {
     let place = world.town.contact_at(B, Roles::PEER, &place).verify(&world.town.network, NOW).unwrap();
     let ordinary = world.contact(C).verify(&world.town.network, NOW).unwrap();
     let now = world.clock();
-    world.host(A).node.resolver.learn_place(ordinary, now);
-    world.host(A).node.resolver.learn_place(place, now);
+    world.host(A).node.resolver.learn_place(&ordinary, now);
+    world.host(A).node.resolver.learn_place(&place, now);
     world.say(A, B);
     world.run(500);
     assert!(world.hosts[&A].node.peers.contains_key(&node(B)));

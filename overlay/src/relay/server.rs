@@ -183,6 +183,12 @@ impl Channels {
         }
     }
 
+    /// Whether any channel ends at `node`.
+    #[must_use]
+    pub fn serve(&self, node: &NodeId) -> bool {
+        self.accounts.contains_key(node)
+    }
+
     /// Close what nobody renewed; whether anything was closed.
     pub fn expire(&mut self, now: Instant) -> bool {
         let stale: Vec<Channel> = self

@@ -49,7 +49,7 @@ fn a_new_tunnel_key_takes_along_what_waits() {
     let mut world = World::with_peers(&[A]);
     let now = world.clock();
     let place = world.town.place(B, 1);
-    world.host(A).node.resolver.learn_place(place, now);
+    world.host(A).node.resolver.learn_place(&place, now);
     world.say(A, B);
     let id = world.request(A, ping("node2"));
     world.start_with(B, Roles::PEER, &[LOGIN], TunnelKey([99; 32]));
@@ -143,7 +143,7 @@ fn a_session_ends_with_the_passport_unless_a_newer_one_is_known() {
 
     let mut world = acquainted();
     world.host(A).node.peers.get_mut(&node(B)).unwrap().member = short.clone();
-    world.host(A).node.resolver.plant(node(B), short);
+    world.host(A).node.resolver.plant(node(B), &short);
     // Nobody answers A, which asks for a newer one before the end.
     world.is_mute = true;
     world.cut.insert(LOGIN);
