@@ -54,19 +54,6 @@ idle_pings=400 flood_pings=2000 small_rates='300000 450000 600000 0'
 
 is_root || die "network namespaces need root: sudo scripts/bench.sh"
 
-# take NAME: this system's turn. What it is made of: the functions in the file of its base, the wire between A and B, and
-# how much of it is measured.
-take() {
-    system=$1 base=$1 scene=plain scope=everything
-    case $1 in
-    *-card) base=${1%-card} scene=card scope=the_streams ;;
-    frejus-chacha) base=frejus ;;
-    frejus-relay) base=frejus scene=apart scope=the_streams ;;
-    frejus-wireguard | frejus-null) base=frejus scope=the_streams ;;
-    esac
-    fn=${base//-/_}
-}
-
 for system in "${systems[@]}"; do
     take "$system"
     [[ -f scripts/bench/$base.sh && $base != stage && $base != measure && $base != wireguard ]] ||
@@ -83,18 +70,6 @@ trap 'exit 143' TERM
 
 # The version of the package that a program came in, for programs that don't know their own.
 package_version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || echo unknown; }
-
-# Our own source and counter of datagrams, and the yardstick; built where they are missing or old.
-tools() {
-    if [[ -n ${FREJUS_BENCH_TOOLS:-} ]]; then
-        flood=$FREJUS_BENCH_TOOLS/frejus-flood seal=$FREJUS_BENCH_TOOLS/frejus-seal
-    else
-        install_rust
-        as_builder cargo build --quiet --locked --release -p frejus-bench || die "cargo could not build frejus-bench"
-        flood=$target/release/frejus-flood seal=$target/release/frejus-seal
-    fi
-    [[ -x $flood && -x $seal ]] || die "no frejus-flood and frejus-seal in ${FREJUS_BENCH_TOOLS:-$target/release}"
-}
 
 # Each base once; a variant of one that refuses is out as well.
 prepare_one() {

@@ -30,6 +30,8 @@ pub struct Config {
     /// The node's name, for `create` and `join`.
     #[serde(deserialize_with = "label")]
     pub name: Option<String>,
+    /// What a super peer relays for one node, in Mb/s.
+    pub relay_rate: Option<u32>,
 }
 
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -98,7 +100,8 @@ mod tests {
     fn every_key() {
         let config = parse(
             "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
-             advertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n",
+             advertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
+             relay_rate = 100\n",
         )
         .unwrap();
         assert_eq!(config.listen[1].port(), 443);
@@ -108,6 +111,7 @@ mod tests {
             (config.tun.as_deref(), config.mtu, config.name.as_deref()),
             (Some("vpn0"), Some(1400), Some("b"))
         );
+        assert_eq!(config.relay_rate, Some(100));
         assert_eq!(parse("").unwrap(), Config::default());
     }
 

@@ -120,6 +120,8 @@ pub struct UpOptions {
     pub tun: Option<String>,
     /// The device's MTU in bytes; none: 1280.
     pub mtu: Option<u16>,
+    /// What a super peer relays for one node, in Mb/s; none: 1000.
+    pub relay_rate: Option<u32>,
 }
 
 /// The number a node listens on, UDP and TCP.

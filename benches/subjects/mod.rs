@@ -8,7 +8,7 @@ mod packets;
 mod tunnels;
 
 /// One function with what it works on.
-pub trait Subject {
+pub(crate) trait Subject {
     /// Makes ready for that many [`Self::run`]s; its cost is not counted.
     fn prepare(&mut self, _runs: usize) {}
     /// What is measured.
@@ -25,13 +25,14 @@ impl<F: FnMut()> Subject for Plain<F> {
 }
 
 /// A subject's name, and how much it handles.
-pub struct Entry {
+pub(crate) struct Entry {
     /// `function/variant`.
-    pub name: String,
+    pub(crate) name: String,
     /// Bytes that one run handles, for a throughput; 0 where that says nothing.
-    pub bytes: u64,
+    #[allow(dead_code, reason = "the instruction counter has no throughput")]
+    pub(crate) bytes: u64,
     /// Sets it up.
-    pub make: Box<dyn Fn() -> Box<dyn Subject>>,
+    pub(crate) make: Box<dyn Fn() -> Box<dyn Subject>>,
 }
 
 impl Entry {
@@ -45,6 +46,6 @@ impl Entry {
 }
 
 /// All of them.
-pub fn all() -> Vec<Entry> {
+pub(crate) fn all() -> Vec<Entry> {
     [tunnels::entries(), packets::entries(), lookup::entries()].into_iter().flatten().collect()
 }

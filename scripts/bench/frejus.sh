@@ -15,7 +15,7 @@ frejus_do() { local name=$1; shift; on "$name" "$frejus_bin" "$@" --state "$box/
 frejus_knows() { "$frejus_bin" up --help | grep -q -- "$1"; }
 
 frejus_prepare() {
-    frejus_bin=$(realpath "${FREJUS_BIN:-$target/release/frejus}")
+    frejus_bin=$(realpath -m "${FREJUS_BIN:-$target/release/frejus}")
     [[ -x $frejus_bin ]] || die "no binary at $frejus_bin: cargo build --release, or name one in FREJUS_BIN"
     frejus_found || return 1
     local name
@@ -30,24 +30,11 @@ frejus_prepare() {
 
 # A relay gives each node 1 Gb/s; what is measured is the relay, so its budget is lifted where it can be.
 frejus_found() {
-    printf 'relay_rate_mbit = 100000\n' >"$box/frejus-s.toml"
-    local config=(--config "$box/frejus-s.toml")
-    frejus_start_s "${config[@]}" && return
-    grep -q relay_rate_mbit "$box/$system-s.log" || return 1
-    frejus_limited_relay=yes
-    frejus_start_s
-}
-
-frejus_start_s() {
-    launch_for_good s "$frejus_bin" up --create bench --name s --state "$box/frejus-s-state" "$@"
+    local lifted=()
+    ! frejus_knows --relay-rate || lifted=(--relay-rate 100000)
+    launch_for_good s "$frejus_bin" up --create bench --name s --state "$box/frejus-s-state" "${lifted[@]}"
     frejus_s=$launched
-    if ! frejus_do s wait --timeout 15s >/dev/null 2>&1; then
-        stop "$frejus_s"
-        unset 'pids[-1]'
-        refuse "S not ready: $(last_words s)"
-        return 1
-    fi
-    rm -f "$raw/$system.refused"
+    frejus_do s wait --timeout 15s >/dev/null 2>&1 || { refuse "S not ready: $(last_words s)"; return 1; }
 }
 
 # frejus_variant: what is different about this one; refuses what this binary can't do.
@@ -58,7 +45,7 @@ frejus_variant() {
     frejus-wireguard) frejus_options=(--transport wireguard) ;;
     frejus-relay)
         frejus_path=''
-        [[ -z ${frejus_limited_relay:-} ]] || { refuse "this build has no relay_rate_mbit: its relay stops at 1 Gb/s"; return 1; }
+        frejus_knows --relay-rate || { refuse "this build has no --relay-rate: its relay stops at 1 Gb/s"; return 1; }
         ;;
     frejus-null)
         frejus_as=${FREJUS_CEILING_BIN:-}

@@ -79,7 +79,7 @@ foreign_share() {
 # Gives others up to half a minute to finish what they do.
 await_quiet() {
     local tries
-    for ((tries = 0; tries < 60; tries++)); do
+    for ((tries = 0; tries < ${quiet_tries:-60}; tries++)); do
         foreign_load before
         (($(foreign_share before) > 15)) || return 0
     done

@@ -54,15 +54,16 @@ wire() {
 }
 
 # A and B are joined by one veth pair and nothing else, since a bridge between them would halve the bare wire. S has one
-# address, on its loopback device, and a wire of its own to each.
+# address, and a wire of its own to each.
 set_the_stage() {
     local name
     for name in a b s; do space "$name"; done
     wire a eth0 b eth0
-    ip -n "$tag-s" addr add "${outer[s]}/32" dev lo
     for name in a b; do
         ip -n "$tag-$name" addr add "${outer[$name]}/24" dev eth0
         wire "$name" eth1 s "to-$name"
+        # Of several with one address the kernel answers on all wires.
+        [[ $name == b ]] || ip -n "$tag-s" addr add "${outer[s]}/32" dev to-a
         ip -n "$tag-$name" route add "${outer[s]}/32" dev eth1 src "${outer[$name]}"
         ip -n "$tag-s" route add "${outer[$name]}/32" dev "to-$name" src "${outer[s]}"
     done
@@ -141,4 +142,29 @@ find_program() {
         (install_missing "$2:$3") >/dev/null 2>&1 || { refuse "no package $3 that apt-get could install"; return 1; }
     fi
     found=$(command -v "$2") || { refuse "no $2 in the search path (or name it in $1)"; return 1; }
+}
+
+# take NAME: this system's turn. What it is made of: the functions in the file of its base, the wire between A and B, and
+# how much of it is measured.
+take() {
+    system=$1 base=$1 scene=plain scope=everything
+    case $1 in
+    *-card) base=${1%-card} scene=card scope=the_streams ;;
+    frejus-chacha) base=frejus ;;
+    frejus-relay) base=frejus scene=apart scope=the_streams ;;
+    frejus-wireguard | frejus-null) base=frejus scope=the_streams ;;
+    esac
+    fn=${base//-/_}
+}
+
+# Our own source and counter of datagrams, and the yardstick; built where they are missing or old.
+tools() {
+    if [[ -n ${FREJUS_BENCH_TOOLS:-} ]]; then
+        flood=$FREJUS_BENCH_TOOLS/frejus-flood seal=$FREJUS_BENCH_TOOLS/frejus-seal
+    else
+        install_rust
+        as_builder cargo build --quiet --locked --release -p frejus-bench || die "cargo could not build frejus-bench"
+        flood=$target/release/frejus-flood seal=$target/release/frejus-seal
+    fi
+    [[ -x $flood && -x $seal ]] || die "no frejus-flood and frejus-seal in ${FREJUS_BENCH_TOOLS:-$target/release}"
 }

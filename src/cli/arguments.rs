@@ -158,6 +158,9 @@ pub struct Up {
     /// The device's MTU in bytes [default: 1280]
     #[arg(long, value_name = "N", value_parser = mtu)]
     pub mtu: Option<u16>,
+    /// What a super peer relays for one node, in Mb/s [default: 1000]
+    #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub relay_rate: Option<u32>,
     /// Return once the node is ready, and leave it in the background
     #[arg(long)]
     pub detach: bool,

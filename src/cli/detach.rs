@@ -87,6 +87,9 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
     if let Some(bytes) = &options.mtu {
         command.args(["--mtu", &bytes.to_string()]);
     }
+    if let Some(rate) = &options.relay_rate {
+        command.args(["--relay-rate", &rate.to_string()]);
+    }
     command.args((0..verbose).map(|_| "-v")).current_dir("/");
     Ok(command)
 }
@@ -186,13 +189,15 @@ mod tests {
             advertise: vec!["192.0.2.1:1".parse().unwrap()],
             tun: Some("vpn0".into()),
             mtu: Some(1400),
+            relay_rate: Some(500),
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
-             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --tun vpn0 --mtu 1400 -v -v"
+             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --tun vpn0 --mtu 1400 \
+             --relay-rate 500 -v -v"
         );
     }
 }

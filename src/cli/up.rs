@@ -100,6 +100,7 @@ fn options(up: Up, config: Config, home: Home) -> UpOptions {
         advertise: first(up.advertise, config.advertise),
         tun: up.tun.or(config.tun),
         mtu: up.mtu.or(config.mtu),
+        relay_rate: up.relay_rate.or(config.relay_rate),
     }
 }
 

@@ -94,7 +94,7 @@ impl Parts {
             listen: udp.local(),
         };
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
-        let config = config(saved, login, options.advertise, directory_port)?;
+        let config = config(saved, login, options.advertise, directory_port, options.relay_rate)?;
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =
             node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
@@ -118,11 +118,15 @@ fn nobody(saved: &Saved) -> Table {
     Table::new(saved.passport.address4, own6, [], RelayTable::default())
 }
 
+/// A megabit, in bytes.
+const BYTES_PER_MBIT: u64 = 1_000_000 / 8;
+
 fn config(
     saved: Saved,
     login: Option<frejus_overlay::login::LoginServer>,
     advertise: Vec<SocketAddr>,
     directory_port: u16,
+    relay_rate: Option<u32>,
 ) -> Result<Config, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| Failure::other(error.to_string(), "try again"))?;
@@ -136,7 +140,7 @@ fn config(
         login,
         advertise,
         directory_port,
-        relay_rate: DEFAULT_RATE,
+        relay_rate: relay_rate.map_or(DEFAULT_RATE, |mbit| u64::from(mbit) * BYTES_PER_MBIT),
     })
 }
 
