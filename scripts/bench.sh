@@ -138,7 +138,7 @@ play() {
 report() {
     local out=$box/report
     mkdir "$out"
-    python3 scripts/bench/report.py "$raw" "$out"
+    python3 -B scripts/bench/report.py "$raw" "$out"
     if [[ -n $keep_raw ]]; then
         mkdir -p "$keep_raw"
         cp -r "$raw/." "$out/." "$keep_raw/"

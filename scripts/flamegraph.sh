@@ -70,5 +70,5 @@ daemons=(iperf3)
 version=$("${fn}_version" 2>/dev/null || true)
 mkdir -p "$out"
 umask 022
-python3 scripts/bench/flamegraph.py "$box/stacks" "$out" "$what $version, $(uname -sr), one TCP stream, $seconds s" "${daemons[@]}"
+python3 -B scripts/bench/flamegraph.py "$box/stacks" "$out" "$what $version, $(uname -sr), one TCP stream, $seconds s" "${daemons[@]}"
 echo "written: $out/flamegraph.svg"
