@@ -4,7 +4,7 @@
 #   sudo scripts/bench.sh                    about twelve minutes; writes docs/benchmarks.md and its pictures
 #   sudo scripts/bench.sh --quick            about three minutes; only shows the table
 #     --rounds N        how often everybody has a turn (5)
-#     --seconds N       how long the single TCP stream runs; the other runs take a third of that (4)
+#     --seconds N       how long the single TCP stream runs; the other runs take a third of that (3)
 #     --only NAME,...   these systems alone; only shows the table
 #     --with-boringtun  build boringtun-cli with cargo where there is none
 #     --keep-raw DIR    leave the raw answers there
@@ -31,7 +31,7 @@ systems=(veth frejus frejus-chacha boringtun wireguard-go frejus-wireguard freju
 seldom=' openvpn nebula tinc n2n fastd frejus-wireguard frejus-null veth-card wireguard-go-card '
 
 # shellcheck disable=SC2034 # the systems read it
-rounds=5 seconds=4 with_boringtun=no write=yes keep_raw=''
+rounds=5 seconds=3 with_boringtun=no write=yes keep_raw=''
 
 number() { [[ ${1:-} =~ ^[1-9][0-9]{0,2}$ ]] || die "$usage"; echo "$1"; }
 
@@ -50,7 +50,7 @@ while [[ $# -gt 0 ]]; do
 done
 side=$((seconds / 3 > 0 ? seconds / 3 : 1))
 # shellcheck disable=SC2034 # measure.sh's: how many pings, and the rates at which small datagrams are offered
-idle_pings=400 flood_pings=2000 small_rates='300000 450000 600000 0'
+idle_pings=400 flood_pings=2000 small_rates='300000 450000 0'
 
 is_root || die "network namespaces need root: sudo scripts/bench.sh"
 

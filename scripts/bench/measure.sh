@@ -65,7 +65,7 @@ datagrams() {
 # foreign_load WHEN: what others use of the machine, while nothing of ours runs.
 foreign_load() {
     ticks >"$turn.$1.rest0"
-    sleep 0.4
+    sleep 0.3
     ticks >"$turn.$1.rest1"
 }
 
@@ -89,12 +89,14 @@ await_quiet() {
 one_stream() {
     ip netns exec "$tag-a" ping -n -i 0.01 -w "$seconds" "$far" >"$turn.loaded" 2>/dev/null &
     local pinger=$!
+    round_pids+=("$pinger")
     ticks >"$turn.cpu0"
     [[ -z $relay ]] || process_ticks "$relay" >"$turn.relay0"
     stream one "$seconds"
     ticks >"$turn.cpu1"
     [[ -z $relay ]] || process_ticks "$relay" >"$turn.relay1"
     wait "$pinger" || true
+    unset 'round_pids[-1]'
 }
 
 # Nobody else talks: every 2 ms, and back to back (-A as root: the next as soon as the answer is here).
@@ -108,7 +110,7 @@ idle_round_trips() {
 small_packets() {
     local rate
     datagrams small 64 200000 1000
-    for rate in $small_rates; do datagrams "most.$rate" 64 "$rate" 500; done
+    for rate in $small_rates; do datagrams "most.$rate" 64 "$rate" 400; done
 }
 
 # memory WHEN

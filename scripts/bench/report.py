@@ -246,8 +246,7 @@ The script installs the distribution's packages of the others; a variable such a
 CEILING = """The ceiling is built apart, and named to the benchmark:
 
 ```sh
-RUSTFLAGS='--cfg frejus_null_cipher' cargo build --profile ceiling --bin frejus --target-dir target/ceiling
-sudo FREJUS_CEILING_BIN=target/ceiling/ceiling/frejus scripts/bench.sh
+sudo FREJUS_CEILING_BIN="$(scripts/ceiling.sh)" scripts/bench.sh
 ```
 """
 

@@ -10,8 +10,8 @@ use frejus_bench::{Flood, count, send};
 
 /// The counter gives up if nothing comes for this long.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// And is done after a silence of this length: longer than any queue between the two.
-const QUIET: Duration = Duration::from_millis(200);
+/// And is done after a silence of this length: longer than the bounded queues between the two hold anything.
+const QUIET: Duration = Duration::from_millis(100);
 
 const USAGE: &str = "usage: frejus-flood send ADDRESS:PORT SIZE RATE MILLISECONDS | count ADDRESS:PORT";
 
