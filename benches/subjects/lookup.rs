@@ -1,7 +1,7 @@
 //! What forwarding asks its table.
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use frejus::clock::Clock;
@@ -12,7 +12,7 @@ use frejus_overlay::relay::server::RelayTable;
 use frejus_overlay::tunnel::Crypto;
 use x25519_dalek::StaticSecret;
 
-use super::{Entry, Subject, packets::peer};
+use super::{Entry, Subject};
 
 /// One peer, a busy super peer, and everybody.
 const PEERS: [u16; 3] = [1, 1000, 5500];
@@ -34,23 +34,25 @@ fn table(peers: u16) -> Table {
     let mut node = Wireguard::new(StaticSecret::from([1; 32]), Clock::start());
     let other = Wireguard::new(StaticSecret::from([2; 32]), Clock::start()).public();
     let tunnel = node.tunnel(&other, 1);
-    let slot = |number: u16| {
-        let IpAddr::V4(address4) = peer(number) else { unreachable!("peers have IPv4 addresses") };
-        Slot {
-            id: SlotId(number),
-            index: number.into(),
-            tunnel: Arc::clone(&tunnel),
-            path: Some(Locator::Direct(([203, 0, 113, 1], 51860).into())),
-            address4,
-            address6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, number),
-            counters: Arc::new(SlotCounters::default()),
-        }
+    let slot = |number: u16| Slot {
+        id: SlotId(number),
+        index: number.into(),
+        tunnel: Arc::clone(&tunnel),
+        path: Some(Locator::Direct(([203, 0, 113, 1], 51860).into())),
+        address4: peer(number),
+        address6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, number),
+        counters: Arc::new(SlotCounters::default()),
     };
     let own6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
     Table::new(OWN, own6, (0..peers).map(slot), RelayTable::default())
 }
 
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 1, 255, 255);
+
+fn peer(number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, 1, high, low)
+}
 
 #[derive(Clone, Copy)]
 enum What {
@@ -71,7 +73,7 @@ impl Subject for Walk {
         self.at = (self.at + STEP) % self.peers;
         match self.what {
             What::Outward => {
-                let decision = self.table.outward(OWN.into(), black_box(peer(self.at)));
+                let decision = self.table.outward(OWN.into(), black_box(peer(self.at).into()));
                 assert!(matches!(decision, Outward::Send(slot, _) if slot.id.0 == self.at));
             }
             What::Receiver => {

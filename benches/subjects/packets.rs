@@ -1,7 +1,7 @@
 //! Cutting, joining, parsing and summing packets.
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use frejus_overlay::document::{Candidate, CandidateKind};
@@ -178,10 +178,4 @@ impl Subject for Join {
             output.slices().for_each(|slice| _ = black_box(slice));
         }
     }
-}
-
-/// Addresses of the lookup's peers, see `lookup.rs`.
-pub(super) fn peer(number: u16) -> IpAddr {
-    let [high, low] = number.to_be_bytes();
-    Ipv4Addr::new(10, 1, high, low).into()
 }
