@@ -81,14 +81,14 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
     for at in &options.advertise {
         command.args(["--advertise", &at.to_string()]);
     }
+    if let Some(rate) = &options.relay_rate {
+        command.args(["--relay-rate", &rate.to_string()]);
+    }
     if let Some(name) = &options.tun {
         command.args(["--tun", name]);
     }
     if let Some(bytes) = &options.mtu {
         command.args(["--mtu", &bytes.to_string()]);
-    }
-    if let Some(rate) = &options.relay_rate {
-        command.args(["--relay-rate", &rate.to_string()]);
     }
     command.args((0..verbose).map(|_| "-v")).current_dir("/");
     Ok(command)
@@ -187,17 +187,17 @@ mod tests {
             listen: vec!["0.0.0.0:1".parse().unwrap(), "[::]:1".parse().unwrap()],
             directory_listen: Some("0.0.0.0:2".parse().unwrap()),
             advertise: vec!["192.0.2.1:1".parse().unwrap()],
+            relay_rate: Some(500),
             tun: Some("vpn0".into()),
             mtu: Some(1400),
-            relay_rate: Some(500),
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
-             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --tun vpn0 --mtu 1400 \
-             --relay-rate 500 -v -v"
+             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 \
+             --tun vpn0 --mtu 1400 -v -v"
         );
     }
 }

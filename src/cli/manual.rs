@@ -64,7 +64,7 @@ fn front_page() -> std::io::Result<Vec<u8>> {
 const FILES: [(&str, &str); 3] = [
     (
         "/etc/frejus/NETWORK.toml",
-        "configuration, optional: listen, directory_listen, advertise, tun, mtu, name, relay_rate",
+        "configuration, optional: listen, directory_listen, advertise, tun, mtu, name",
     ),
     ("/var/lib/frejus/NETWORK/", "state: identity, passport, caches; with --detach also frejus.log"),
     ("/run/frejus/NETWORK.sock", "control socket of the running node: HTTP and JSON"),

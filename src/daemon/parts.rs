@@ -94,7 +94,8 @@ impl Parts {
             listen: udp.local(),
         };
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone());
-        let config = config(saved, login, options.advertise, directory_port, options.relay_rate)?;
+        let config = config(saved, login, options.advertise, directory_port)?;
+        let config = Config { relay_rate: options.relay_rate.map_or(DEFAULT_RATE, bytes_of_mbit), ..config };
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =
             node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
@@ -118,15 +119,16 @@ fn nobody(saved: &Saved) -> Table {
     Table::new(saved.passport.address4, own6, [], RelayTable::default())
 }
 
-/// A megabit, in bytes.
-const BYTES_PER_MBIT: u64 = 1_000_000 / 8;
+/// A rate in megabits a second, in bytes.
+fn bytes_of_mbit(mbit: u32) -> u64 {
+    u64::from(mbit) * 1_000_000 / 8
+}
 
 fn config(
     saved: Saved,
     login: Option<frejus_overlay::login::LoginServer>,
     advertise: Vec<SocketAddr>,
     directory_port: u16,
-    relay_rate: Option<u32>,
 ) -> Result<Config, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| Failure::other(error.to_string(), "try again"))?;
@@ -140,7 +142,7 @@ fn config(
         login,
         advertise,
         directory_port,
-        relay_rate: relay_rate.map_or(DEFAULT_RATE, |mbit| u64::from(mbit) * BYTES_PER_MBIT),
+        relay_rate: DEFAULT_RATE,
     })
 }
 
