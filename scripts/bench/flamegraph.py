@@ -12,18 +12,20 @@ from pathlib import Path
 
 BEGIN, END = "<!-- flame graph: begin -->", "<!-- flame graph: end -->"
 
-# The first that matches a sample's innermost function, or its process, says what the time was spent on.
+# The first that matches a sample's innermost function says what the time was spent on.
 AREAS = [
     ("sealing and opening", r"chacha20|poly1305|aes_gcm|aesni|gcm_|ghash|aes_hw|vaes|ring|boringtun|aead|LessSafeKey"),
     ("copies by the kernel", r"copy_user|rep_movs|copyin|copyout|_copy_to_iter|_copy_from_iter|copy_page|memcpy_(orig|erms)|skb_copy"),
-    ("checksums by the kernel", r"csum|do_csum"),
+    ("checksums by the kernel", r"csum"),
     ("copies and clearing in user space", r"__?mem(move|cpy|set)|memset_"),
-    ("cutting, joining, summing", r"frejus_overlay::packet|coalesce|checksum|Segments"),
-    ("the rest of forwarding", r"frejus"),
+    ("cutting, joining, summing", r"frejus_overlay::packet"),
+    ("locks", r"lock_contended|futex"),
+    ("the rest of forwarding", r"::"),
     ("entering and leaving the kernel", r"entry_SYSCALL|syscall_(enter|exit)|do_syscall|exit_to_user|clear_bhb|verw|entry_SAFE_STACK|"
-     r"syscall_return|srso|x64_sys_call|fdget|fget|__x64_sys|ret_from|__fput|swapgs"),
-    ("waking and scheduling", r"sched|wake|switch|pick_|queue_work|futex|poll|hrtimer|tick_|finish_task|select_task|enqueue_|dequeue_|"
-     r"update_(curr|load|cfs)|native_write_msr|kvm|smp_|_call_function|irq"),
+     r"syscall_return|srso|x64_sys_call|fdget|fget|__x64_sys|ret_from|__fput|swapgs|asynccancel|nocancel|^__GI_|^__libc_|"
+     r"^(read|writev?|__poll|recvmmsg|sendmsg|sendmmsg)$"),
+    ("waking and scheduling", r"sched|wake|switch|pick_|queue_work|poll|hrtimer|tick_|finish_task|select_task|enqueue_|dequeue_|"
+     r"update_(curr|load|cfs)|native_write_msr|kvm|smp_|_call_function|unlock_irq"),
     ("memory of the kernel", r"alloc|free|kmem|slab|page_|get_page|put_page|folio|build_skb|lru_"),
 ]
 REST = "the kernel's network: TCP, UDP, IP, veth, TUN"
@@ -52,7 +54,7 @@ def tidy(symbol):
     return re.sub(r"^ring_core_[0-9_]+__?", "ring ", symbol)
 
 
-def area(process, frames):
+def area(frames):
     for name, pattern in AREAS:
         if re.search(pattern, frames[-1]):
             return name
@@ -66,10 +68,11 @@ def section(samples, title):
     total = sum(samples.values())
     shares, processes = Counter(), Counter()
     for (process, frames), count in samples.items():
-        shares[area(process, frames)] += count
+        shares[area(frames)] += count
         processes[process] += count
     lines = [BEGIN, "## Where the time goes", "", f"{title}; `scripts/flamegraph.sh`, {total} samples of both cores without idling.",
-             "[The flame graph](flamegraph.svg): from the bottom up, a box is as wide as its function's share.", "",
+             "[The flame graph](flamegraph.svg): from the bottom up, a box is as wide as its function's share. What the kernel does",
+             "with interrupts off is seen where it lets them in again, mostly when it wakes somebody.", "",
              "| area, by the innermost function | share |", "| --- | --: |"]
     lines += [f"| {name} | {100 * count / total:.1f} % |" for name, count in shares.most_common()]
     main = [f"{name} {100 * count / total:.0f} %" for name, count in processes.most_common(6)]
