@@ -14,7 +14,7 @@ BEGIN, END = "<!-- flame graph: begin -->", "<!-- flame graph: end -->"
 
 # The first that matches a sample's innermost function says what the time was spent on.
 AREAS = [
-    ("sealing and opening", r"chacha20|poly1305|aes_gcm|aesni|gcm_|ghash|aes_hw|vaes|ring|boringtun|aead|LessSafeKey"),
+    ("sealing and opening", r"chacha20|poly1305|aes_gcm|aesni|gcm_|ghash|aes_hw|vaes|^ring |ring::|boringtun|aead|LessSafeKey"),
     ("copies by the kernel", r"copy_user|rep_movs|copyin|copyout|_copy_to_iter|_copy_from_iter|copy_page|memcpy_(orig|erms)|skb_copy"),
     ("checksums by the kernel", r"csum"),
     ("copies and clearing in user space", r"__?mem(move|cpy|set)|memset_"),
