@@ -60,8 +60,10 @@ TARGETS = [
 
 def rows(results):
     """What, target, measured, verdict."""
+    version = results.versions.get("wireguard-go", "")
     for what, target, had, form, met in TARGETS:
         value = had(results)
+        target = target.replace("wireguard-go", f"wireguard-go {version}".rstrip())
         if value is None:
             yield what, target, "–", "not measured"
             continue
