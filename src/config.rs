@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::failure::{ExitCode, Failure};
+use crate::offload::Wishes;
 use crate::options;
 
 /// A configuration. What the command line says goes before it.
@@ -32,6 +33,8 @@ pub struct Config {
     /// The node's name, for `create` and `join`.
     #[serde(deserialize_with = "label")]
     pub name: Option<String>,
+    /// What the kernel may do in bulk.
+    pub offload: Wishes,
 }
 
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -100,7 +103,9 @@ mod tests {
     fn every_key() {
         let config = parse(
             "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
-             relay_rate = 100\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n",
+             relay_rate = 100\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
+             [offload]\ntun_tso = false\ntun_uso = false\ntcp_coalescing = false\n\
+             udp_coalescing = false\nudp_gso = true\nudp_gro = false\n",
         )
         .unwrap();
         assert_eq!(config.listen[1].port(), 443);
@@ -111,6 +116,8 @@ mod tests {
             (config.tun.as_deref(), config.mtu, config.name.as_deref()),
             (Some("vpn0"), Some(1400), Some("b"))
         );
+        assert_eq!(config.offload.off().count(), 5);
+        assert_eq!(config.offload.udp_gso, Some(true));
         assert_eq!(parse("").unwrap(), Config::default());
     }
 
@@ -123,6 +130,7 @@ mod tests {
             ("name = 'a b'", 1, "can't be in a name"),
             ("tun = ''", 1, "not a device name"),
             ("mtu = 1400\n[half", 2, ""),
+            ("[offload]\nudp_tso = false\n", 2, "unknown field `udp_tso`"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(

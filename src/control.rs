@@ -79,8 +79,21 @@ pub trait World {
     fn keep_super_peers(&mut self, contacts: &[Contact]) -> Result<(), Failure>;
     /// Tell whoever listens.
     fn tell(&mut self, event: &Event);
-    /// Everything counted by the forwarding threads and by control.
+    /// Everything counted by the forwarding threads, by control and by the kernel.
     fn counters(&self) -> report::Counters;
+    /// What the kernel does for the forwarding threads.
+    fn offloading(&self) -> Offloading;
+}
+
+/// How the kernel helps, and where it does not.
+#[derive(Clone, Debug, Default)]
+pub struct Offloading {
+    /// Every offload, by name.
+    pub offload: BTreeMap<String, report::Offload>,
+    /// What may wait at a socket.
+    pub buffers: report::SocketBuffers,
+    /// What an operator should look at.
+    pub attention: Vec<report::Attention>,
 }
 
 /// What does not change while a node runs.
@@ -341,6 +354,10 @@ impl<W: World> Control<W> {
             State::Starting
         };
         let mut status = answer::status(status, state, &self.facts, self.world.counters());
+        let offloading = self.world.offloading();
+        status.offload = offloading.offload;
+        status.socket_buffers = offloading.buffers;
+        status.attention.extend(offloading.attention);
         status.attention.extend(
             self.unsaved
                 .failure()

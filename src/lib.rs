@@ -15,6 +15,7 @@ pub mod joining;
 pub mod ledger;
 pub mod limiter;
 pub mod netlink;
+pub mod offload;
 pub mod options;
 pub mod paths_on_disk;
 pub mod question;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
+use crate::offload::Wishes;
 use crate::report::Role;
 
 /// A joining code. It holds a secret, so it is shown to nobody who does not ask for it by name.
@@ -122,6 +123,8 @@ pub struct UpOptions {
     pub tun: Option<String>,
     /// The device's MTU in bytes; none: 1280.
     pub mtu: Option<u16>,
+    /// What the kernel may do in bulk.
+    pub offload: Wishes,
 }
 
 /// The number a node listens on, UDP and TCP.

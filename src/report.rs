@@ -8,7 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub mod offloading;
 pub mod timestamp;
+pub use offloading::{Offload, SocketBuffers};
 pub use timestamp::Timestamp;
 
 /// The version of every report here.
@@ -190,6 +192,12 @@ pub struct Status {
     pub super_peers: Vec<SuperPeer>,
     /// The directory, seen from here.
     pub directory: Directory,
+    /// What the kernel does in bulk, by name.
+    #[serde(default)]
+    pub offload: BTreeMap<String, Offload>,
+    /// What may wait at the node's sockets.
+    #[serde(default)]
+    pub socket_buffers: SocketBuffers,
     /// What needs attention; empty when all is well.
     pub attention: Vec<Attention>,
     /// Packets since the node started.
@@ -477,6 +485,8 @@ mod tests {
 "nat":{"class":"port-restricted"},
 "super_peers":[{"name":"s","id":"nodeid-s","rtt_ms":20.125,"transport":"udp","home":true}],
 "directory":{"mode":"client","peers":12,"published":{"lease":true,"whereabouts":false}},
+"offload":{"udp_gro":{"on":true,"why":null},"udp_gso":{"on":false,"why":"this kernel has none"}},
+"socket_buffers":{"send":2097152,"receive":8388608},
 "attention":[{"what":"the clock is 90 s slow","mend":"timedatectl set-ntp true"}],
 "counters":{"packets_out":1234,"packets_in":2345,"dropped":{"no-route":2,"spoofed":1}}}"#,
         );

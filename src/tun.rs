@@ -1,18 +1,24 @@
 //! The TUN device: the network interface that the virtual network is.
 //!
-//! Owns: creating it (with segmentation offload where the kernel has it), reading and writing packets behind the
-//! kernel's ten-byte header. Never: its addresses and routes, see [`crate::netlink`].
+//! Owns: creating it (with segmentation offload where the kernel has it), its trial, reading and writing packets behind
+//! the kernel's ten-byte header. Never: its addresses and routes, see [`crate::netlink`].
+
+mod mask;
+mod trial;
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use frejus_overlay::packet::vnet;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::uio::writev;
-use nix::unistd::read;
+use nix::unistd::{read, write};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+use crate::offload::{Offload, Offloads, Why};
 
 /// Packets that may wait for us in the kernel: at 64 KiB a super-packet a few milliseconds of a fast link.
 const QUEUE: u32 = 500;
@@ -64,30 +70,48 @@ pub enum TunError {
     },
 }
 
-/// An open device; it disappears with its last owner.
+/// An open queue of the device, usually its only one; the device disappears with the last of them.
 pub struct Tun {
     device: SyncDevice,
     name: String,
     mtu: u16,
-    offload: bool,
+    header: bool,
+    offloads: Arc<Offloads>,
 }
 
 impl Tun {
-    /// Creates the device in the caller's network namespace; it is down and has no address yet.
+    /// Creates the device in the caller's network namespace, with one queue and every offload that the kernel has; it
+    /// is down and has no address yet.
     ///
     /// # Errors
     /// [`TunError`], each with its way out.
     pub fn create(name: &Name, mtu: u16) -> Result<Self, TunError> {
+        let queues = Self::create_queues(name, mtu, 1, Arc::default())?;
+        Ok(queues.into_iter().next().expect("there is one"))
+    }
+
+    /// Creates the device with this many queues, at least one. The kernel keeps a flow's packets in one queue, the one
+    /// that packets of the other direction were written to last, else by a hash.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_queues(
+        name: &Name,
+        mtu: u16,
+        queues: usize,
+        offloads: Arc<Offloads>,
+    ) -> Result<Vec<Self>, TunError> {
         // tun-rs would make the device node itself, and leave it behind.
         if !Path::new("/dev/net/tun").exists() {
             return Err(TunError::NoDriver);
         }
+        let open = |name: &str| Self::open(name, mtu, queues, &offloads);
         match name {
-            Name::Given(name) => Self::open(name, mtu),
+            Name::Given(name) => open(name),
             Name::Any => {
                 let mut last = TunError::Taken { name: "frejus0".to_owned() };
                 for number in 0..NAMES {
-                    match Self::open(&format!("frejus{number}"), mtu) {
+                    match open(&format!("frejus{number}")) {
                         Err(taken @ TunError::Taken { .. }) => last = taken,
                         done => return done,
                     }
@@ -97,7 +121,7 @@ impl Tun {
         }
     }
 
-    fn open(name: &str, mtu: u16) -> Result<Self, TunError> {
+    fn open(name: &str, mtu: u16, queues: usize, offloads: &Arc<Offloads>) -> Result<Vec<Self>, TunError> {
         let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > 15 || !name.chars().all(letters) || name.starts_with('.') {
             return Err(TunError::BadName { name: name.to_owned() });
@@ -106,14 +130,30 @@ impl Tun {
         if if_nametoindex(name).is_ok() {
             return Err(TunError::Taken { name: name.to_owned() });
         }
-        let (device, offload) = match build(name, mtu, true) {
-            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
-                (build(name, mtu, false).map_err(|error| tun_error(name, error))?, false)
+        Self::open_queues(name, mtu, queues, offloads).map_err(|error| tun_error(name, error))
+    }
+
+    fn open_queues(name: &str, mtu: u16, queues: usize, offloads: &Arc<Offloads>) -> io::Result<Vec<Self>> {
+        let build = |header| build(name, mtu, header, queues > 1);
+        let wanted = SIDE.iter().any(|which| offloads.is_on(*which));
+        let (first, header) = match build(wanted) {
+            Err(error) if wanted && error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                SIDE.iter().for_each(|which| offloads.turn_off(*which, Why::Missing));
+                (build(false)?, false)
             }
-            done => (done.map_err(|error| tun_error(name, error))?, true),
+            done => (done?, wanted),
         };
-        device.set_nonblocking(true).map_err(|error| tun_error(name, error))?;
-        Ok(Self { device, name: name.to_owned(), mtu, offload })
+        let mut devices = vec![first];
+        for _ in 1..queues {
+            devices.push(devices[0].try_clone()?);
+        }
+        devices.iter().try_for_each(|device| device.set_nonblocking(true))?;
+        if header {
+            settle(&devices[0], offloads)?;
+        }
+        let name = name.to_owned();
+        let queue = |device| Self { device, name: name.clone(), mtu, header, offloads: Arc::clone(offloads) };
+        Ok(devices.into_iter().map(queue).collect())
     }
 
     /// What it is called.
@@ -131,13 +171,25 @@ impl Tun {
     /// Whether every packet has the ten-byte header in front, in both directions.
     #[must_use]
     pub const fn has_header(&self) -> bool {
-        self.offload
+        self.header
+    }
+
+    /// Whether super-packets may be written, of TCP or UDP as `which` says.
+    #[must_use]
+    pub fn joins(&self, which: Offload) -> bool {
+        self.header && self.offloads.is_on(which)
     }
 
     /// Whether UDP super-packets may be written (Linux 6.2).
     #[must_use]
     pub fn joins_udp(&self) -> bool {
-        self.offload && self.device.udp_gso()
+        self.joins(Offload::UdpCoalescing)
+    }
+
+    /// How the offloads of the node stand, to be told if the kernel refuses one on the way.
+    #[must_use]
+    pub fn offloads(&self) -> &Offloads {
+        &self.offloads
     }
 
     /// Reads one packet, header first if [`Self::has_header`].
@@ -163,7 +215,7 @@ impl Tun {
     /// As [`Self::write`].
     pub fn write_packet(&self, packet: &[u8]) -> Result<(), Errno> {
         let header = [0; vnet::LENGTH];
-        let header: &[u8] = if self.offload { &header } else { &[] };
+        let header: &[u8] = if self.header { &header } else { &[] };
         self.write(&[IoSlice::new(header), IoSlice::new(packet)])
     }
 }
@@ -174,13 +226,30 @@ impl AsFd for Tun {
     }
 }
 
-fn build(name: &str, mtu: u16, offload: bool) -> io::Result<SyncDevice> {
+/// The offloads of this side.
+const SIDE: [Offload; 4] = [Offload::TunTso, Offload::TunUso, Offload::TcpCoalescing, Offload::UdpCoalescing];
+
+/// Leaves on what was wished and passes.
+fn settle(device: &SyncDevice, offloads: &Offloads) -> io::Result<()> {
+    if !device.udp_gso() {
+        offloads.turn_off(Offload::TunUso, Why::Missing);
+        offloads.turn_off(Offload::UdpCoalescing, Why::Missing);
+    }
+    mask::set(device, offloads.is_on(Offload::TunTso), offloads.is_on(Offload::TunUso))?;
+    trial::run(offloads, |packet| write(device.as_fd(), packet).map(drop));
+    Ok(())
+}
+
+fn build(name: &str, mtu: u16, header: bool, queues: bool) -> io::Result<SyncDevice> {
     DeviceBuilder::new()
+        .with(|builder| {
+            builder.multi_queue(queues);
+        })
         .name(name)
         .layer(Layer::L3)
         .mtu(mtu)
         .tx_queue_len(QUEUE)
-        .offload(offload)
+        .offload(header)
         .enable(false)
         .build_sync()
 }

@@ -1,19 +1,25 @@
-//! The UDP sockets of a node: one for IPv4, one for IPv6, with the kernel's batching where it has any.
+//! The UDP sockets of a node: for IPv4 and for IPv6, with the kernel's batching where it has any.
 //!
-//! Owns: binding, buffer sizes, segmentation offload and what to do where it is refused. Never: looks into a
+//! Owns: binding, buffer sizes, segmentation offload, its trial and what to do where it is refused. Never: looks into a
 //! datagram, or queues one.
 
+mod drops;
+mod family;
+mod refusals;
+mod trial;
+
+use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{setsockopt, sockopt};
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use quinn_udp::RecvMeta;
+
+use crate::offload::{Offload, Offloads};
+use crate::report::{Attention, Offload as Report};
+use family::{Family, Port};
 
 /// What may wait in the kernel to be sent: 2 MiB is 16 ms at 1 Gb/s.
 const SEND_BUFFER: usize = 2 << 20;
@@ -25,8 +31,6 @@ pub const MAX_PAYLOAD: usize = 65_507;
 /// Segments in one send: the kernel's limit is 64, and some kernels count the UDP header against it.
 pub const MAX_SEGMENTS: usize = 63;
 
-/// Destinations for which segmentation is off; beyond that many it is off for all.
-const MAX_REFUSING: usize = 64;
 /// How often an ephemeral port is tried that both families have free.
 const EPHEMERAL_TRIES: usize = 16;
 
@@ -88,81 +92,6 @@ pub enum BindError {
     },
 }
 
-/// One family's socket.
-#[derive(Debug)]
-struct Family {
-    socket: UdpSocket,
-    state: UdpSocketState,
-    /// Set once segmentation was refused for too many destinations.
-    never_segment: AtomicBool,
-    /// Length of `refusing`, to ask without a lock.
-    refusals: AtomicUsize,
-    refusing: Mutex<Vec<SocketAddr>>,
-}
-
-impl Family {
-    fn bind(ip: IpAddr, port: u16) -> Result<Self, (SocketAddr, io::Error)> {
-        let at = SocketAddr::new(ip, port);
-        Self::open(at).map_err(|error| (at, error))
-    }
-
-    fn open(at: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
-        if at.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&at.into())?;
-        // FORCE needs CAP_NET_ADMIN and goes beyond the system's limit; without it the limit holds.
-        if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
-            socket.set_send_buffer_size(SEND_BUFFER).ok();
-        }
-        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER).ok();
-        }
-        let socket = UdpSocket::from(socket);
-        let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self {
-            socket,
-            state,
-            never_segment: AtomicBool::new(false),
-            refusals: AtomicUsize::new(0),
-            refusing: Mutex::default(),
-        })
-    }
-
-    fn try_send(&self, to: SocketAddr, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
-        let transmit =
-            Transmit { destination: to, ecn: None, contents: bytes, segment_size: segment, src_ip: None };
-        self.state.try_send((&self.socket).into(), &transmit)
-    }
-
-    fn may_segment(&self, to: SocketAddr) -> bool {
-        if self.never_segment.load(Ordering::Relaxed) {
-            return false;
-        }
-        self.refusals.load(Ordering::Relaxed) == 0
-            || !self.refusing.lock().unwrap_or_else(PoisonError::into_inner).contains(&to)
-    }
-
-    fn refuse_segments(&self, to: SocketAddr) {
-        let mut refusing = self.refusing.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusing.len() < MAX_REFUSING {
-            refusing.push(to);
-        } else {
-            self.never_segment.store(true, Ordering::Relaxed);
-        }
-        self.refusals.store(refusing.len(), Ordering::Relaxed);
-    }
-
-    /// Waits for room in the send buffer, which the kernel empties at the speed of the link.
-    fn wait_writable(&self) {
-        /// Longer than the buffer takes to empty at 100 Mb/s.
-        const PATIENCE_MS: u16 = 200;
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-        poll(&mut fds, PollTimeout::from(PATIENCE_MS)).ok();
-    }
-}
-
 /// Whether to wait for room in a full send buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
@@ -172,11 +101,33 @@ pub enum WhenFull {
     Drop,
 }
 
-/// Both sockets; clones share them, so that every thread can send.
+/// What may wait in the kernel at one socket, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// To be sent.
+    pub send: usize,
+    /// To be read.
+    pub receive: usize,
+}
+
+/// Datagrams that the kernel did not take.
+#[derive(Debug, thiserror::Error)]
+#[error("{datagrams} datagrams were not sent: {source}")]
+pub struct Unsent {
+    /// How many; those before them have left.
+    pub datagrams: u64,
+    /// What the kernel said of the first.
+    pub source: io::Error,
+}
+
+/// The sockets of both families; clones share them, so that every thread can send. Where there are several of a family
+/// the kernel spreads senders over them, and each value stands for one: see [`Self::queue`].
 #[derive(Clone, Debug)]
 pub struct Udp {
     v4: Option<Arc<Family>>,
     v6: Option<Arc<Family>>,
+    queue: usize,
+    offloads: Arc<Offloads>,
 }
 
 /// The half that the control thread holds: it sends, and never reads.
@@ -184,37 +135,47 @@ pub struct Udp {
 pub struct UdpSender(Udp);
 
 impl Udp {
-    /// Opens the sockets.
+    /// Opens one socket a family, with every offload that the kernel has.
     ///
     /// # Errors
     /// [`BindError`], with the address in it.
     pub fn bind(listen: Listen) -> Result<Self, BindError> {
-        match listen.port {
-            PortChoice::Required(port) => Self::bind_port(listen, port),
-            PortChoice::Preferred(port) => match Self::bind_port(listen, port) {
-                Err(BindError::Taken { .. }) => Self::bind_ephemeral(listen),
-                done => done,
-            },
-        }
+        Self::bind_queues(listen, 1, Arc::default())
     }
 
-    fn bind_ephemeral(listen: Listen) -> Result<Self, BindError> {
-        let mut last = Self::bind_port(listen, 0);
-        for _ in 1..EPHEMERAL_TRIES {
-            match last {
-                Err(BindError::Taken { .. }) => last = Self::bind_port(listen, 0),
+    /// Opens `queues` sockets a family on one port, after a trial of the offloads.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_queues(listen: Listen, queues: usize, offloads: Arc<Offloads>) -> Result<Self, BindError> {
+        trial::run(&offloads);
+        let bind = |port| Self::bind_port(listen, port, queues.max(1), &offloads);
+        let (port, preferred) = match listen.port {
+            PortChoice::Required(port) => (port, false),
+            PortChoice::Preferred(port) => (port, true),
+        };
+        let mut bound = bind(port);
+        for _ in 0..EPHEMERAL_TRIES {
+            match bound {
+                Err(BindError::Taken { .. }) if preferred => bound = bind(0),
                 done => return done,
             }
         }
-        last
+        bound
     }
 
-    fn bind_port(listen: Listen, mut port: u16) -> Result<Self, BindError> {
-        let v4 = listen.v4.map(|ip| Family::bind(ip.into(), port)).transpose().map_err(bind_error)?;
+    fn bind_port(
+        listen: Listen,
+        mut port: u16,
+        queues: usize,
+        offloads: &Arc<Offloads>,
+    ) -> Result<Self, BindError> {
+        let v4 = listen.v4.map(|ip| Family::bind(ip.into(), port, queues, offloads));
+        let v4 = v4.transpose().map_err(bind_error)?;
         if let Some(v4) = &v4 {
-            port = v4.socket.local_addr().map_or(port, |at| at.port());
+            port = v4.local().map_or(port, |at| at.port());
         }
-        let v6 = match listen.v6.map(|ip| Family::bind(ip.into(), port)) {
+        let v6 = match listen.v6.map(|ip| Family::bind(ip.into(), port, queues, offloads)) {
             None => None,
             Some(Ok(v6)) => Some(v6),
             Some(Err((_, error))) if v4.is_some() && no_such_family(&error) => None,
@@ -223,7 +184,20 @@ impl Udp {
         if v4.is_none() && v6.is_none() {
             return Err(BindError::NoAddress);
         }
-        Ok(Self { v4: v4.map(Arc::new), v6: v6.map(Arc::new) })
+        Ok(Self { v4: v4.map(Arc::new), v6: v6.map(Arc::new), queue: 0, offloads: Arc::clone(offloads) })
+    }
+
+    /// How many sockets a family has.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.families().map(|family| family.ports.len()).min().unwrap_or(0)
+    }
+
+    /// The same port by its socket number `queue`, from 0 on; `None` if there are not that many. What one remote
+    /// address and port sends comes to one of them, as long as all are open.
+    #[must_use]
+    pub fn queue(&self, queue: usize) -> Option<Self> {
+        (queue < self.queues()).then(|| Self { queue, ..self.clone() })
     }
 
     /// The half for whoever only sends.
@@ -235,7 +209,7 @@ impl Udp {
     /// The addresses that the sockets are bound to.
     #[must_use]
     pub fn local(&self) -> Vec<SocketAddr> {
-        self.families().filter_map(|family| family.socket.local_addr().ok()).collect()
+        self.families().filter_map(|family| family.local().ok()).collect()
     }
 
     /// The port, the same for both families.
@@ -244,23 +218,37 @@ impl Udp {
         self.local().first().map_or(0, SocketAddr::port)
     }
 
-    /// Sends one datagram, or several of `segment` bytes each (the last may be shorter) to one destination.
+    /// Sends one datagram, or several of `segment` bytes each (the last may be shorter) to one destination. What the
+    /// kernel refuses to cut goes one by one, and for some minutes so does all that follows it there.
     ///
     /// # Errors
-    /// What the kernel says. Of several datagrams some may have left.
-    pub fn send(&self, to: SocketAddr, bytes: &[u8], segment: usize, full: WhenFull) -> io::Result<()> {
+    /// What the kernel says, and how many datagrams it was said of: nothing is sent twice.
+    pub fn send(&self, to: SocketAddr, bytes: &[u8], segment: usize, full: WhenFull) -> Result<(), Unsent> {
         let family = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        let family = family.as_deref().ok_or_else(|| io::Error::from(Errno::EAFNOSUPPORT))?;
+        let Some(family) = family.as_deref() else {
+            let datagrams = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
+            return Err(Unsent { datagrams, source: Errno::EAFNOSUPPORT.into() });
+        };
         if segment >= bytes.len() {
-            return send_patiently(family, to, bytes, None, full);
+            let sent = family.ports[self.queue].send_patiently(to, bytes, None, full);
+            return sent.map_err(|source| Unsent { datagrams: 1, source });
         }
         // What the kernel joined for a relay may be one datagram more than it takes to cut.
-        bytes.chunks(segment * MAX_SEGMENTS).try_for_each(|run| send_run(family, to, run, segment, full))
+        let most = segment * MAX_SEGMENTS.min(MAX_PAYLOAD / segment).max(1);
+        let mut left = 0;
+        for run in bytes.chunks(most) {
+            family.send_run(self.queue, to, run, segment, full).map_err(|(part, source)| Unsent {
+                datagrams: (bytes.len() - left - part).div_ceil(segment) as u64,
+                source,
+            })?;
+            left += run.len();
+        }
+        Ok(())
     }
 
     /// The sockets, IPv4 first, for [`nix::poll`].
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.families().map(|family| family.socket.as_fd())
+        self.families().map(|family| family.ports[self.queue].socket.as_fd())
     }
 
     /// Reads what is there into the buffers: how many of them were filled. Each may hold several datagrams of
@@ -275,11 +263,16 @@ impl Udp {
         meta: &mut [RecvMeta],
     ) -> io::Result<usize> {
         let family = self.families().nth(descriptor).ok_or(io::ErrorKind::NotFound)?;
-        family.state.recv((&family.socket).into(), buffers, meta)
+        let port = &family.ports[self.queue];
+        port.state.recv((&port.socket).into(), buffers, meta)
     }
 
     fn families(&self) -> impl Iterator<Item = &Family> {
         [&self.v4, &self.v6].into_iter().filter_map(|family| family.as_deref())
+    }
+
+    fn all_ports(&self) -> impl Iterator<Item = &Port> {
+        self.families().flat_map(|family| &family.ports)
     }
 }
 
@@ -289,43 +282,74 @@ impl UdpSender {
     /// # Errors
     /// What the kernel says: no route, no such family.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.0.send(to, datagram, datagram.len(), WhenFull::Drop)
+        self.0.send(to, datagram, datagram.len(), WhenFull::Drop).map_err(|unsent| unsent.source)
     }
-}
 
-const EIO: i32 = Errno::EIO as i32;
-const EINVAL: i32 = Errno::EINVAL as i32;
+    /// Datagrams that arrived and were dropped because nobody read them in time, since the sockets were opened.
+    #[must_use]
+    pub fn overflow(&self) -> u64 {
+        self.0.all_ports().map(|port| drops::drops(&port.socket)).sum()
+    }
 
-/// Several datagrams, cut by the kernel where it can.
-fn send_run(family: &Family, to: SocketAddr, run: &[u8], segment: usize, full: WhenFull) -> io::Result<()> {
-    if segment < run.len() && family.may_segment(to) {
-        match send_patiently(family, to, run, Some(segment), full) {
-            // EIO: no checksum offload at the egress. EINVAL: also a route whose MTU is below the segment.
-            Err(error) if matches!(error.raw_os_error(), Some(EIO | EINVAL)) => family.refuse_segments(to),
-            done => return done,
+    /// The smallest buffers that the kernel granted any of the sockets.
+    #[must_use]
+    pub fn buffers(&self) -> Buffers {
+        let smaller =
+            |a: Buffers, b: Buffers| Buffers { send: a.send.min(b.send), receive: a.receive.min(b.receive) };
+        self.0.all_ports().map(Port::buffers).reduce(smaller).unwrap_or_default()
+    }
+
+    /// How the offloads of the node stand, for `status`.
+    #[must_use]
+    pub fn report(&self) -> BTreeMap<String, Report> {
+        let mut report = self.0.offloads.report();
+        if let (Some(gso), Some(refused)) = (report.get_mut(Offload::UdpGso.name()), self.refused())
+            && gso.on
+        {
+            gso.why = Some(refused);
         }
+        report
     }
-    run.chunks(segment).try_for_each(|datagram| send_patiently(family, to, datagram, None, full))
-}
 
-fn send_patiently(
-    family: &Family,
-    to: SocketAddr,
-    bytes: &[u8],
-    segment: Option<usize>,
-    full: WhenFull,
-) -> io::Result<()> {
-    let mut waited = false;
-    loop {
-        match family.try_send(to, bytes, segment) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && full == WhenFull::Wait && !waited => {
-                family.wait_writable();
-                waited = true;
+    /// What an operator should look at.
+    #[must_use]
+    pub fn attention(&self) -> Vec<Attention> {
+        let mut all = self.0.offloads.attention();
+        all.extend(self.refused().map(|refused| Attention {
+            what: format!("the offload udp_gso is {refused}"),
+            mend: "switch checksums on for the interface of that way: ethtool -K DEVICE tx on".to_owned(),
+        }));
+        all.extend(self.buffers().attention());
+        all
+    }
+
+    /// Where segments are sent one by one.
+    fn refused(&self) -> Option<String> {
+        let counts = self.0.families().map(|family| family.refusals.count());
+        match counts.fold((0, false), |all, one| (all.0 + one.0, all.1 | one.1)) {
+            (0, _) => None,
+            (_, true) => Some("refused by the kernel, tried again within minutes".to_owned()),
+            (1, _) => Some("refused on the way to 1 destination, tried again within minutes".to_owned()),
+            (some, _) => {
+                Some(format!("refused on the way to {some} destinations, tried again within minutes"))
             }
-            // An ICMP error that an earlier datagram caused; reported once, and not about this one.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && !waited => waited = true,
-            done => return done,
         }
+    }
+}
+
+impl Buffers {
+    /// Whether they are so small that bursts are lost.
+    fn attention(self) -> Option<Attention> {
+        let small = |what: &str, got: usize, asked: usize| {
+            let text = format!("the {what} buffer of the UDP sockets is {got} bytes, {asked} were asked for");
+            (got < asked / 2).then_some(text)
+        };
+        let what = small("receive", self.receive, RECEIVE_BUFFER)
+            .or_else(|| small("send", self.send, SEND_BUFFER))?;
+        let mend = format!(
+            "run with CAP_NET_ADMIN, or sysctl -w net.core.rmem_max={RECEIVE_BUFFER} net.core.wmem_max={SEND_BUFFER}"
+        );
+        Some(Attention { what, mend })
     }
 }
 
@@ -343,87 +367,4 @@ fn bind_error((at, source): (SocketAddr, io::Error)) -> BindError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn loopback(port: PortChoice) -> Listen {
-        Listen { v4: Some(Ipv4Addr::LOCALHOST), v6: Some(Ipv6Addr::LOCALHOST), port }
-    }
-
-    /// Everything that arrives, datagram by datagram.
-    fn receive_all(udp: &Udp, family: usize, datagrams: usize) -> Vec<Vec<u8>> {
-        let mut got = Vec::new();
-        let mut buffers = vec![vec![0; 65_536]; 4];
-        while got.len() < datagrams {
-            let fd = udp.descriptors().nth(family).unwrap();
-            let ready = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(5000_u16)).unwrap();
-            assert_eq!(ready, 1, "{} of {datagrams} came", got.len());
-            let mut meta = [RecvMeta::default(); 4];
-            let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-            let filled = udp.receive(family, &mut slices, &mut meta).unwrap();
-            for (meta, buffer) in meta[..filled].iter().zip(&buffers) {
-                got.extend(buffer[..meta.len].chunks(meta.stride).map(<[u8]>::to_vec));
-            }
-        }
-        got
-    }
-
-    #[test]
-    fn a_run_arrives_as_the_datagrams_it_was_made_of() {
-        let (a, b) =
-            (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
-        let (a, b) = (a.unwrap(), b.unwrap());
-        let bytes: Vec<u8> = (0..63 * 1000 - 300_u32).map(|n| (n / 7) as u8).collect();
-        for (family, to) in b.local().into_iter().enumerate() {
-            a.send(to, &bytes, 1000, WhenFull::Wait).unwrap();
-            let expected: Vec<_> = bytes.chunks(1000).map(<[u8]>::to_vec).collect();
-            assert_eq!(receive_all(&b, family, 63), expected);
-        }
-    }
-
-    #[test]
-    fn more_than_the_kernel_cuts_at_once_arrives_too() {
-        let (a, b) =
-            (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
-        let (a, b) = (a.unwrap(), b.unwrap());
-        let to = b.local()[0];
-        a.send(to, &[7; 200 * 100 + 1], 100, WhenFull::Wait).unwrap();
-        assert_eq!(receive_all(&b, 0, 201).last().map(Vec::len), Some(1));
-        assert!(a.v4.as_ref().unwrap().may_segment(to), "and nothing was refused on the way");
-    }
-
-    #[test]
-    fn where_segmentation_is_refused_the_pieces_go_one_by_one() {
-        let (a, b) =
-            (Udp::bind(loopback(PortChoice::Required(0))), Udp::bind(loopback(PortChoice::Required(0))));
-        let (a, b) = (a.unwrap(), b.unwrap());
-        let to = b.local()[0];
-        a.v4.as_ref().unwrap().refuse_segments(to);
-        assert!(!a.v4.as_ref().unwrap().may_segment(to));
-        assert!(a.v4.as_ref().unwrap().may_segment("127.0.0.1:9".parse().unwrap()));
-        a.send(to, &[7; 2500], 1000, WhenFull::Wait).unwrap();
-        assert_eq!(receive_all(&b, 0, 3), [vec![7; 1000], vec![7; 1000], vec![7; 500]]);
-    }
-
-    #[test]
-    fn a_taken_port_is_an_error_or_replaced_as_was_asked() {
-        let first = Udp::bind(loopback(PortChoice::Required(0))).unwrap();
-        let taken = first.port();
-        let refused = Udp::bind(loopback(PortChoice::Required(taken))).unwrap_err();
-        assert!(matches!(refused, BindError::Taken { at } if at.port() == taken), "{refused}");
-        assert!(refused.to_string().contains(&format!("127.0.0.1:{taken}")));
-        let other = Udp::bind(loopback(PortChoice::Preferred(taken))).unwrap();
-        assert_ne!(other.port(), taken);
-        assert!(other.local().iter().all(|at| at.port() == other.port()), "one number for both families");
-    }
-
-    #[test]
-    fn a_closed_port_at_the_other_end_is_no_error() {
-        let a = Udp::bind(loopback(PortChoice::Required(0))).unwrap();
-        let closed = Udp::bind(loopback(PortChoice::Required(0))).unwrap().local()[0];
-        for _ in 0..5 {
-            a.sender().send(closed, b"anybody?").unwrap();
-        }
-        assert!(UdpSender(Udp { v6: None, ..a }).send("[::1]:9".parse().unwrap(), b"x").is_err());
-    }
-}
+mod tests;

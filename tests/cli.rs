@@ -1,6 +1,7 @@
 //! The binary as a script sees it: exit codes, one line of error, JSON on standard output and nothing else.
 #![expect(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use frejus::options::Code;
 use frejus::question::Question;
 use frejus::report::{
     Counters, Directory, DirectoryMode, Method, Nat, NatClass, Network, Node, Path as Way, PathKind, Peers,
-    PingReply, Published, Role, SCHEMA, State, Status, Transport,
+    PingReply, Published, Role, SCHEMA, SocketBuffers, State, Status, Transport,
 };
 
 /// Runs the binary with nothing of this environment in its way.
@@ -65,6 +66,8 @@ fn status(state: State) -> Status {
             peers: 1,
             published: Published { lease: true, whereabouts: true },
         },
+        offload: BTreeMap::new(),
+        socket_buffers: SocketBuffers::default(),
         attention: Vec::new(),
         counters: Counters::default(),
     }

@@ -9,6 +9,14 @@
     reason = "a test fails by its line, and shows its figures"
 )]
 
+mod forwarding {
+    //! A way past the programs of a host, packets of every kind, and what becomes of them.
+    mod device;
+    pub(crate) mod sample;
+    pub(crate) mod tap;
+    mod whole;
+}
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -22,6 +30,7 @@ use crossbeam_channel::{Receiver, bounded};
 use frejus::clock::Clock;
 use frejus::forward::{ForwardParts, Forwarding, Published, exceptions, sum};
 use frejus::netlink::Netlink;
+use frejus::offload::{Offloads, Wishes};
 use frejus::tun::{Name, Tun};
 use frejus::udp::{Listen, PortChoice, Udp};
 use frejus::wireguard::Wireguard;
@@ -102,9 +111,14 @@ struct Node {
 
 impl Node {
     fn start(number: u8) -> Option<Self> {
+        Self::start_with(number, 1280, Wishes::default())
+    }
+
+    fn start_with(number: u8, mtu: u16, wishes: Wishes) -> Option<Self> {
         let host = Host::new()?;
         let listen = Listen { v4: Some(Ipv4Addr::LOCALHOST), v6: None, port: PortChoice::Required(0) };
-        let udp = Udp::bind(listen).unwrap();
+        let offloads = Arc::new(Offloads::new(wishes));
+        let udp = Udp::bind_queues(listen, 1, Arc::clone(&offloads)).unwrap();
         let clock = Clock::start();
         let crypto = Wireguard::new(StaticSecret::from([number + 0x40; 32]), clock.clone());
         let (own4, own6) = (address4(number), address6(number));
@@ -114,7 +128,8 @@ impl Node {
         let (lose, lost) = bounded(1);
         let parts = (udp.clone(), Arc::clone(&table), clock.clone());
         let (tun, forwarding) = host.run(move || {
-            let tun = Arc::new(Tun::create(&Name::Any, 1280).unwrap());
+            let mut queues = Tun::create_queues(&Name::Any, mtu, 1, offloads).unwrap();
+            let tun = Arc::new(queues.remove(0));
             assert_eq!(tun.name(), "frejus0");
             let addresses = [network(own4.into(), 16), network(own6.into(), 48)];
             let name = tun.name().to_owned();
@@ -212,7 +227,11 @@ fn join(a: &mut Node, b: &mut Node, path_a: Option<Locator>, path_b: Option<Loca
 }
 
 fn pair() -> Option<(Node, Node)> {
-    let (mut a, mut b) = (Node::start(1)?, Node::start(2)?);
+    pair_with(1280, Wishes::default())
+}
+
+fn pair_with(mtu: u16, wishes: Wishes) -> Option<(Node, Node)> {
+    let (mut a, mut b) = (Node::start_with(1, mtu, wishes)?, Node::start_with(2, mtu, wishes)?);
     let (at_a, at_b) = (a.at(), b.at());
     join(&mut a, &mut b, Some(Locator::Direct(at_b)), Some(Locator::Direct(at_a)));
     Some((a, b))

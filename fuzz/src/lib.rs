@@ -9,12 +9,12 @@ pub mod samples;
 use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
 use frejus_overlay::id::RecordKey;
-use frejus_overlay::packet::IpPacket;
-use frejus_overlay::packet::coalesce::Coalescer;
+use frejus_overlay::packet::coalesce::{Coalescer, Output};
 use frejus_overlay::packet::icmp::{self, Unreachable};
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{self, VnetHeader};
+use frejus_overlay::packet::{IpPacket, protocol};
 use frejus_overlay::record::{self, Record};
 use frejus_overlay::wire::control::Message;
 use frejus_overlay::wire::enrol;
@@ -111,15 +111,24 @@ pub fn packet(data: &[u8]) {
 pub fn segment(data: &[u8]) {
     let Some((header, packet)) = data.split_first_chunk::<{ vnet::LENGTH }>() else { return };
     let Some(header) = VnetHeader::decode(header) else { return };
-    let Ok(mut segments) = Segments::new(header, packet, 1280) else { return };
     let mut out = vec![0; 65_535];
-    while let Some(segment) = segments.write_next(&mut out) {
-        let Ok(length) = segment else { break };
-        assert!(IpPacket::parse(&out[..length]).is_ok());
+    for path in [576, 1280, 9000, 65_535] {
+        let Ok(mut segments) = Segments::new(header, packet, path) else { continue };
+        let (count, stride) = (segments.count(), segments.stride());
+        let mut written = 0;
+        while let Some(told) = segments.next_len() {
+            let room = &mut out[..told];
+            let length = segments.write_next(room).expect("told").expect("there is as much room as was told");
+            assert!(length == told && length <= stride, "{length} of {told} and {stride}");
+            assert!(IpPacket::parse(&out[..length]).is_ok());
+            written += 1;
+        }
+        assert_eq!((written, segments.write_next(&mut out)), (count, None));
     }
 }
 
-/// Packets for the TUN device: what is joined is as long as its parts. The first two bytes cut the rest up.
+/// Packets for the TUN device: what is joined comes apart into what it was made of. The first two bytes cut the rest
+/// up.
 pub fn coalesce(data: &[u8]) {
     let [step, udp, arena @ ..] = data else { return };
     let step = usize::from(*step).max(1) * 4;
@@ -133,5 +142,39 @@ pub fn coalesce(data: &[u8]) {
     for output in coalescer.outputs(arena) {
         let length: usize = output.slices().map(<[u8]>::len).sum();
         assert!(output.header().len() + length <= vnet::LENGTH + 65_535);
+        if output.count() > 1 {
+            comes_apart(&output);
+        }
     }
+}
+
+/// Cut again, a joined packet is its parts, but for what means nothing: the identification of what is never fragmented
+/// (RFC 6864, section 4.1), and which of the two zeros of one's complement a checksum is.
+fn comes_apart(output: &Output<'_>) {
+    let mut whole = output.header().to_vec();
+    output.slices().for_each(|slice| whole.extend_from_slice(slice));
+    let (header, packet) = whole.split_first_chunk().expect("the device's header is in front");
+    let header = VnetHeader::decode(header).expect("a kind that we know");
+    let mut segments = Segments::new(header, packet, 65_535).expect("what was joined can be cut");
+    assert_eq!(segments.count(), output.count());
+    let mut out = vec![0; 65_535];
+    for part in output.packets() {
+        let length = segments.write_next(&mut out).expect("as many").expect("there is room");
+        assert_eq!(meaning(&out[..length]), meaning(part));
+    }
+}
+
+fn meaning(packet: &[u8]) -> Vec<u8> {
+    let parsed = IpPacket::parse(packet).expect("it was taken");
+    let start = packet.len() - parsed.payload().len();
+    let checksum = start + if parsed.protocol() == protocol::TCP { 16 } else { 6 };
+    let mut packet = parsed.bytes().to_vec();
+    packet[checksum..checksum + 2].fill(0);
+    if !parsed.is_v6() {
+        packet[10..12].fill(0);
+        if packet[6] & 0x40 != 0 {
+            packet[4..6].fill(0);
+        }
+    }
+    packet
 }

@@ -168,7 +168,13 @@ impl Node {
     /// Our UDP addresses on local interfaces, at the start and whenever they change.
     pub fn handle_links(&mut self, local: Vec<SocketAddr>, now: Now) {
         self.advance(now);
+        let first = self.presence.is_nowhere();
         if self.presence.set_local(local, now.instant) {
+            if first {
+                // Whoever calls meanwhile would be told that we are nowhere, and remember it.
+                self.issue_whereabouts();
+                self.presence.publish_soon(now.instant);
+            }
             self.on_links_changed();
         }
         self.finish();

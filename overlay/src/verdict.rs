@@ -41,6 +41,8 @@ reasons! {
     ControlBusy = "control_busy",
     /// The socket did not take it.
     SendFailed = "send_failed",
+    /// Nobody read it from the socket in time; the kernel counts these.
+    SocketOverflow = "socket_overflow",
     /// The TUN device did not take it.
     TunFailed = "tun_failed",
     /// A datagram that is nothing we know.

@@ -10,6 +10,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use ipnetwork::Ipv4Network;
 
+use crate::offload::Offload;
 use crate::options;
 use crate::paths_on_disk::Selection;
 use crate::report::Role;
@@ -161,6 +162,13 @@ pub struct Up {
     /// The device's MTU in bytes [default: 1280]
     #[arg(long, value_name = "N", value_parser = mtu)]
     pub mtu: Option<u16>,
+    /// Do without what the kernel could do in bulk: tun_tso, tun_uso, tcp_coalescing, udp_coalescing, udp_gso or
+    /// udp_gro; may be repeated
+    #[arg(long, value_name = "OFFLOAD")]
+    pub no_offload: Vec<Offload>,
+    /// Set for the process in the background: an offload that the configuration insists on
+    #[arg(long, hide = true, value_name = "OFFLOAD")]
+    pub offload: Vec<Offload>,
     /// Return once the node is ready, and leave it in the background
     #[arg(long)]
     pub detach: bool,

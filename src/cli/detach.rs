@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::{screen, up};
 use crate::client::Client;
 use crate::failure::{ExitCode, Failure};
+use crate::offload::Offload;
 use crate::options::UpOptions;
 use crate::report::{State, Status};
 
@@ -90,6 +91,10 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
     if let Some(bytes) = &options.mtu {
         command.args(["--mtu", &bytes.to_string()]);
     }
+    for which in Offload::ALL {
+        let said = options.offload.of(*which).map(|on| if on { "--offload" } else { "--no-offload" });
+        command.args(said.map(|word| [word, which.name()]).into_iter().flatten());
+    }
     command.args((0..verbose).map(|_| "-v")).current_dir("/");
     Ok(command)
 }
@@ -159,6 +164,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+    use crate::offload::Wishes;
 
     #[test]
     fn the_failure_of_the_background_is_the_failure_of_the_foreground() {
@@ -190,14 +196,15 @@ mod tests {
             relay_rate: Some(500),
             tun: Some("vpn0".into()),
             mtu: Some(1400),
+            offload: Wishes { tun_uso: Some(false), udp_gso: Some(true), ..Wishes::default() },
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
-             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 \
-             --tun vpn0 --mtu 1400 -v -v"
+             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 --tun vpn0 --mtu 1400 \
+             --no-offload tun_uso --offload udp_gso -v -v"
         );
     }
 }

@@ -6,7 +6,7 @@ use super::arguments::{Check, Status as Arguments};
 use super::screen::{self, Colours};
 use crate::client::Client;
 use crate::failure::{ExitCode, Failure};
-use crate::report::{Counters, Directory, Role, State, Status};
+use crate::report::{Counters, Directory, Role, SocketBuffers, State, Status};
 
 pub(super) fn run(client: &Client, arguments: Arguments) -> Result<(), Failure> {
     let status = client.status()?;
@@ -48,6 +48,9 @@ fn table(status: &Status, colours: Colours) -> String {
     line("nat", status.nat.class.to_string());
     line("directory", directory(&status.directory));
     line("packets", counters(&status.counters));
+    if !status.offload.is_empty() {
+        line("offload", offload(status));
+    }
     line("network", format!("{}  {}", status.network.prefix, status.network.prefix6));
     line("network id", status.network.id.clone());
     line("node id", node.id.clone());
@@ -81,6 +84,14 @@ fn counters(counters: &Counters) -> String {
         write!(text, " ({})", reasons.join(", ")).expect("memory");
     }
     text
+}
+
+fn offload(status: &Status) -> String {
+    let off: Vec<&str> =
+        status.offload.iter().filter(|(_, offload)| !offload.on).map(|(name, _)| name.as_str()).collect();
+    let all = if off.is_empty() { "all on".to_owned() } else { format!("on, but not {}", off.join(", ")) };
+    let SocketBuffers { send, receive } = status.socket_buffers;
+    format!("{all}; {} KiB may wait to be sent, {} KiB to be read", send >> 10, receive >> 10)
 }
 
 fn super_peers(status: &Status) -> String {
@@ -128,6 +139,7 @@ b in mymed: degraded
   nat          port-restricted
   directory    client, 12 neighbours, lease published, whereabouts not yet
   packets      1234 out, 2345 in, 3 dropped (no-route 2, spoofed 1)
+  offload      on, but not udp_gso; 2048 KiB may wait to be sent, 8192 KiB to be read
   network      10.93.0.0/16  fd12:3456:789a::/48
   network id   netid
   node id      nodeid-b

@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::daemon;
 use crate::failure::{ExitCode, Failure};
+use crate::offload::{Offload, Wishes};
 use crate::options::{Code, CreateOptions, IfEnrolled, InviteRequest, UpOptions};
 use crate::paths_on_disk::{Home, Roots};
 use crate::report::State;
@@ -101,7 +102,13 @@ fn options(up: Up, config: Config, home: Home) -> UpOptions {
         relay_rate: up.relay_rate.or(config.relay_rate),
         tun: up.tun.or(config.tun),
         mtu: up.mtu.or(config.mtu),
+        offload: wishes(&up.no_offload, &up.offload, config.offload),
     }
+}
+
+fn wishes(without: &[Offload], with: &[Offload], configured: Wishes) -> Wishes {
+    let with = with.iter().fold(configured, |wishes, which| wishes.with(*which));
+    without.iter().fold(with, |wishes, which| wishes.without(*which))
 }
 
 /// Waits until the founder's node is up, and asks it for a code for one peer.
@@ -149,13 +156,19 @@ mod tests {
 
     #[test]
     fn the_command_line_goes_before_the_configuration() {
-        let line = ["frejus", "up", "--listen", "0.0.0.0:1", "--mtu", "1400"];
+        let line = ["frejus", "up", "--listen", "0.0.0.0:1", "--mtu", "1400", "--no-offload", "udp_gso"];
         let Verb::Up(up) = Arguments::try_parse_from(line).unwrap().verb else { panic!("not up") };
         let config = Config {
             listen: vec!["0.0.0.0:2".parse().unwrap()],
             advertise: vec!["192.0.2.1:2".parse().unwrap()],
             tun: Some("vpn0".into()),
             mtu: Some(1300),
+            offload: Wishes {
+                udp_gso: Some(true),
+                udp_gro: Some(true),
+                tun_tso: Some(false),
+                ..Wishes::default()
+            },
             ..Config::default()
         };
         let home = Home { network: None, state: "/s".into(), socket: "/s/control.sock".into() };
@@ -163,5 +176,7 @@ mod tests {
         assert_eq!(options.listen, ["0.0.0.0:1".parse().unwrap()]);
         assert_eq!(options.advertise, ["192.0.2.1:2".parse().unwrap()]);
         assert_eq!((options.tun.as_deref(), options.mtu), (Some("vpn0"), Some(1400)));
+        assert!(options.offload.off().eq([Offload::TunTso, Offload::UdpGso]));
+        assert_eq!(options.offload.udp_gro, Some(true));
     }
 }

@@ -1,5 +1,6 @@
 //! From what the node knows to what a user reads: the reports of the contract.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use frejus_overlay::document::{Candidate, CandidateKind, Passport, Roles};
@@ -163,6 +164,8 @@ pub(super) fn status(
                 whereabouts: status.whereabouts_published,
             },
         },
+        offload: BTreeMap::new(),
+        socket_buffers: report::SocketBuffers::default(),
         attention: status
             .attention
             .into_iter()

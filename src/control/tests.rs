@@ -66,6 +66,9 @@ impl World for Fake {
     fn counters(&self) -> report::Counters {
         report::Counters::default()
     }
+    fn offloading(&self) -> Offloading {
+        Offloading::default()
+    }
 }
 
 /// The founder of a network, with a secret that a code may be made of.

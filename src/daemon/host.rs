@@ -12,7 +12,7 @@ use frejus_overlay::port::Command;
 use frejus_overlay::verdict::{Counters, Drop};
 use std::sync::atomic::Ordering;
 
-use crate::control::World;
+use crate::control::{Offloading, World};
 use crate::directory::DirectoryHandle;
 use crate::failure::Failure;
 use crate::forward::{self, Published};
@@ -20,7 +20,7 @@ use crate::ledger::Ledger;
 use crate::report;
 use crate::state::{Lock, StateDir};
 use crate::tun::Tun;
-use crate::udp::UdpSender;
+use crate::udp::{Buffers, UdpSender};
 
 pub(super) struct Host {
     pub(super) udp: UdpSender,
@@ -84,11 +84,21 @@ impl World for Host {
 
     fn counters(&self) -> report::Counters {
         let sum = forward::sum(self.counters.iter().map(Arc::as_ref));
+        sum.count_many(Drop::SocketOverflow, self.udp.overflow());
         let dropped = Drop::ALL.iter().map(|reason| (reason.name().to_owned(), sum.dropped(*reason)));
         report::Counters {
             packets_out: sum.packets_out.load(Ordering::Relaxed),
             packets_in: sum.packets_in.load(Ordering::Relaxed),
             dropped: dropped.filter(|(_, packets)| *packets > 0).collect(),
+        }
+    }
+
+    fn offloading(&self) -> Offloading {
+        let Buffers { send, receive } = self.udp.buffers();
+        Offloading {
+            offload: self.udp.report(),
+            buffers: report::SocketBuffers { send, receive },
+            attention: self.udp.attention(),
         }
     }
 }

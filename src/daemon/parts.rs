@@ -22,6 +22,7 @@ use crate::directory::{self, Directory, DirectoryConfig, DirectoryError, Directo
 use crate::failure::{ExitCode, Failure};
 use crate::forward::{self, ForwardParts, Forwarding, Published};
 use crate::netlink::Netlink;
+use crate::offload::{Offloads, kernel_release};
 use crate::options::{DEFAULT_PORT, UpOptions};
 use crate::state::{Saved, StateDir};
 use crate::tun::{self, Tun, TunError};
@@ -56,9 +57,11 @@ impl Parts {
         let control_socket = ControlSocket::bind(&options.socket)?;
         let (login, ledger) = login_server(&state, &saved)?.unzip();
         let serves = saved.passport.roles.includes(Roles::SUPER_PEER);
-        let udp = Udp::bind(listen(&options.listen, serves)?).map_err(bind_failure)?;
+        let offloads = Arc::new(Offloads::new(options.offload).for_kernel(&kernel_release()));
+        let udp = Udp::bind_queues(listen(&options.listen, serves)?, 1, Arc::clone(&offloads));
+        let udp = udp.map_err(bind_failure)?;
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
-        let tun = Arc::new(device(&options, &saved, runtime)?);
+        let tun = Arc::new(device(&options, &saved, runtime, offloads)?);
         let (exceptions, excepted) = forward::exceptions();
         let table = Arc::new(Published::new(Arc::new(nobody(&saved))));
         let forwarding = Forwarding::start(ForwardParts {
@@ -278,9 +281,15 @@ fn directory_port(wanted: Option<SocketAddr>, own: u16) -> Result<u16, Failure> 
 }
 
 /// The TUN device with its addresses, up.
-fn device(options: &UpOptions, saved: &Saved, runtime: &Runtime) -> Result<Tun, Failure> {
+fn device(
+    options: &UpOptions,
+    saved: &Saved,
+    runtime: &Runtime,
+    offloads: Arc<Offloads>,
+) -> Result<Tun, Failure> {
     let name = options.tun.clone().map_or(tun::Name::Any, tun::Name::Given);
-    let device = Tun::create(&name, options.mtu.unwrap_or(DEFAULT_MTU)).map_err(tun_failure)?;
+    let queues = Tun::create_queues(&name, options.mtu.unwrap_or(DEFAULT_MTU), 1, offloads);
+    let device = queues.map_err(tun_failure)?.swap_remove(0);
     let genesis = &saved.network.genesis;
     let [v4, v6] = saved.passport.addresses(&saved.network.id);
     let networks: Vec<IpNetwork> = [(v4, genesis.prefix4.prefix()), (v6, saved.network.prefix6().prefix())]

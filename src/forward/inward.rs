@@ -14,6 +14,7 @@ use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
 use frejus_overlay::locator::{Channel, Locator};
 use frejus_overlay::packet::IpPacket;
 use frejus_overlay::packet::coalesce::{Coalescer, MAX_SEGMENTS, Output, Refused, SINGLE};
+use frejus_overlay::packet::vnet::Gso;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, Opened};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
@@ -25,6 +26,7 @@ use super::tables::{Strangers, Talkers, Told};
 use super::{Control, LONGEST_EXCEPTION, Published, Stop};
 use crate::clock::Clock;
 use crate::limiter::Limiter;
+use crate::offload::Offload;
 use crate::stun;
 use crate::tun::Tun;
 use crate::udp::{Udp, WhenFull};
@@ -40,9 +42,6 @@ const TURNS: usize = 8;
 const WRITE: usize = 48 << 10;
 /// Packets in a batch that is written out: 64 KiB of the smallest datagrams are half of that.
 const PACKETS: usize = 4096;
-/// So many joined packets may the kernel refuse and take in parts before nothing is joined any more: one might be
-/// the fault of a strange peer.
-const REFUSALS: u32 = 16;
 
 /// The thread.
 pub(super) struct Inward {
@@ -73,9 +72,6 @@ struct Writer {
     /// Bytes pushed and not yet written.
     waiting: usize,
     coalescer: Coalescer,
-    /// Off without the device's header, and once the kernel has refused [`REFUSALS`] joined packets.
-    join: bool,
-    refusals: u32,
 }
 
 /// Datagrams that the kernel joined: of one sender, `stride` bytes each, the last maybe shorter, up to `end` in the
@@ -140,8 +136,6 @@ impl Inward {
             counters: Arc::clone(&control.counters),
             waiting: 0,
             coalescer: Coalescer::new(PACKETS, tun.joins_udp()),
-            join: tun.has_header(),
-            refusals: 0,
             tun,
         };
         let opener = Opener {
@@ -265,7 +259,11 @@ impl Opener {
                 Ok(()) => {
                     self.counters().relayed.fetch_add(frames, Ordering::Relaxed);
                 }
-                Err(_) => self.counters().count_many(Reason::SendFailed, frames),
+                Err(unsent) => {
+                    let left = frames.saturating_sub(unsent.datagrams);
+                    self.counters().relayed.fetch_add(left, Ordering::Relaxed);
+                    self.counters().count_many(Reason::SendFailed, unsent.datagrams);
+                }
             },
             Err(Reason::UnknownChannel) => {
                 let from = Locator::Relayed { relay: joined.sender, channel };
@@ -428,23 +426,17 @@ impl Writer {
             return;
         }
         for output in self.coalescer.outputs(arena) {
-            self.refusals += u32::from(!self.write(&output));
-        }
-        if self.join && self.refusals >= REFUSALS {
-            tracing::warn!(device = self.tun.name(), "the kernel refuses joined packets: they go one by one");
-            self.join = false;
+            self.write(&output);
         }
         self.coalescer.clear();
     }
 
-    /// Writes one output; `false` if the kernel refused it joined and took the parts (stable kernels from 6.6.44
-    /// did that to short tails).
-    fn write(&self, output: &Output<'_>) -> bool {
-        if output.count() == 1 || !self.join {
-            output.packets().for_each(|packet| {
-                self.write_one(packet);
-            });
-            return true;
+    /// Writes one output, in parts if the kernel refuses it joined (stable kernels from 6.6.44 did that to short tails).
+    fn write(&self, output: &Output<'_>) {
+        let which = if output.gso() == Gso::UdpL4 { Offload::UdpCoalescing } else { Offload::TcpCoalescing };
+        if output.count() == 1 || !self.tun.joins(which) {
+            output.packets().for_each(|packet| _ = self.write_one(packet));
+            return;
         }
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
         slices[0] = IoSlice::new(output.header());
@@ -454,16 +446,13 @@ impl Writer {
         match self.tun.write(&slices[..=output.count()]) {
             Ok(()) => {
                 self.counters.packets_in.fetch_add(output.count() as u64, Ordering::Relaxed);
-                true
             }
             Err(Errno::EINVAL) => {
-                let taken = output.packets().filter(|packet| self.write_one(packet)).count();
-                taken < output.count()
+                if output.packets().filter(|packet| self.write_one(packet)).count() == output.count() {
+                    self.tun.offloads().refused(which);
+                }
             }
-            Err(_) => {
-                self.counters.count_many(Reason::TunFailed, output.count() as u64);
-                true
-            }
+            Err(_) => self.counters.count_many(Reason::TunFailed, output.count() as u64),
         }
     }
 

@@ -292,7 +292,11 @@ impl Sealer {
                     slot.counters.awake.store(false, Ordering::Relaxed);
                 }
             }
-            Err(_) => self.counters().count_many(Reason::SendFailed, datagrams as u64),
+            Err(unsent) => {
+                let left = (datagrams as u64).saturating_sub(unsent.datagrams);
+                self.counters().packets_out.fetch_add(left, Ordering::Relaxed);
+                self.counters().count_many(Reason::SendFailed, unsent.datagrams);
+            }
         }
         self.run.clear();
     }

@@ -37,6 +37,10 @@ pub(crate) fn status() -> Status {
             peers: 12,
             published: Published { lease: true, whereabouts: false },
         },
+        offload: [("udp_gro", None), ("udp_gso", Some("this kernel has none"))]
+            .map(|(name, why)| (name.into(), Offload { on: why.is_none(), why: why.map(Into::into) }))
+            .into(),
+        socket_buffers: SocketBuffers { send: 2 << 20, receive: 8 << 20 },
         attention: vec![Attention {
             what: "the clock is 90 s slow".into(),
             mend: "timedatectl set-ntp true".into(),

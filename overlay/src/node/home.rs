@@ -96,11 +96,13 @@ impl Homes {
         self.review.min(self.renew_channels).min(self.ask)
     }
 
-    /// Keep what is known of a super peer; whether it is news.
+    /// Keep what is known of a super peer; whether it is news. One that is nowhere can't be reached: what we knew of it
+    /// may still be true.
     fn learn(&mut self, place: Verified<Place>) -> bool {
         let node = place.passport.node;
         let known = self.known.get(&node).map(|known| known.whereabouts.sequence);
-        if known.is_some_and(|known| known >= place.whereabouts.sequence)
+        if place.whereabouts.candidates.is_empty()
+            || known.is_some_and(|known| known >= place.whereabouts.sequence)
             || (known.is_none() && self.known.len() >= KNOWN_SUPER_PEERS)
         {
             return false;
@@ -278,7 +280,7 @@ impl Node {
     }
 
     /// Those whose home we are hear of a new super peer at once: it may be their second home.
-    fn pass_on(&mut self, contact: &Contact) {
+    pub(super) fn pass_on(&mut self, contact: &Contact) {
         if !self.is_super_peer() {
             return;
         }

@@ -100,6 +100,16 @@ impl Presence {
         self.advertise.iter().chain(&self.local).any(|at| is_public(at.ip()))
     }
 
+    /// Whether we know of no place where others could try us.
+    pub(super) const fn is_nowhere(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    /// What was just signed is published at the next opportunity.
+    pub(super) const fn publish_soon(&mut self, now: Instant) {
+        self.issue_at = now;
+    }
+
     /// Whether these addresses are news.
     pub(super) fn set_local(&mut self, mut local: Vec<SocketAddr>, now: Instant) -> bool {
         local.sort_unstable();
@@ -242,6 +252,10 @@ impl Node {
         }
         if moved {
             self.search_again();
+            if !self.presence.is_nowhere() {
+                // Those whose home we are find us by this after their next start.
+                self.pass_on(&contact);
+            }
         }
     }
 

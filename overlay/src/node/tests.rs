@@ -162,6 +162,54 @@ fn a_home_that_forgot_everything_is_told_again() {
 }
 
 #[test]
+fn a_node_that_has_just_begun_says_where_it_is() {
+    let mut world = World::new();
+    world.start(LOGIN, SUPER.with(Roles::LOGIN), &[]);
+    let contact = world.host(LOGIN).node.presence.contact().clone();
+    let place = contact.verify(&world.town.network, world.clock().unix).unwrap();
+    assert!(!place.whereabouts.candidates.is_empty(), "nobody has had time for anything");
+}
+
+#[test]
+fn a_super_peer_that_is_nowhere_is_remembered_where_it_was() {
+    let mut world = World::with_peers(&[A]);
+    world.run(1000);
+    let place = Whereabouts { sequence: u64::MAX, candidates: Vec::new(), ..world.town.whereabouts(LOGIN) };
+    let contact = world.town.contact_at(LOGIN, SUPER.with(Roles::LOGIN), &place);
+    world.tell(A, LOGIN, &Message::SuperPeer { contact });
+    let known = world.hosts[&A].node.homes.place(&node(LOGIN)).unwrap();
+    assert!(!known.whereabouts.candidates.is_empty());
+}
+
+#[test]
+fn a_super_peer_that_moves_tells_those_whose_home_it_is() {
+    let mut world = World::with_peers(&[A]);
+    world.run(1000);
+    let elsewhere = "198.51.100.77:51860".parse().unwrap();
+    let now = world.clock();
+    world.host(LOGIN).node.handle_links(vec![elsewhere], now);
+    world.drain(LOGIN);
+    world.run(1000);
+    let known = world.hosts[&A].node.homes.place(&node(LOGIN)).unwrap();
+    assert!(known.whereabouts.candidates.iter().any(|candidate| candidate.at == elsewhere));
+}
+
+#[test]
+fn a_first_packet_that_control_sends_starts_the_probes() {
+    let mut world = acquainted();
+    world.run(20_000);
+    let is_active = |world: &World| world.hosts[&B].node.peers[&node(A)].is_active(world.clock().instant);
+    assert!(!is_active(&world));
+    // B answers before its forwarding table knows of the session.
+    world.except(B, Exception::Unroutable { packet: world::packet(B, A) });
+    assert!(is_active(&world));
+    world.run(600);
+    let before = world.host(B).sent.len();
+    world.run(1000);
+    assert!(world.host(B).sent.len() >= before + 2, "two probes a second at least");
+}
+
+#[test]
 fn a_home_with_a_new_tunnel_key_is_found_again() {
     let mut world = World::with_peers(&[A]);
     world.run(1000);

@@ -13,8 +13,8 @@ use super::segment::{
 };
 use super::vnet::{self, Gso, VnetHeader};
 use super::{
-    IPV4_HEADER, IpPacket, MAX_PACKET, Malformed, TCP_HEADER, Transport, length_field, long, protocol,
-    put_word, seal_v4_header, word,
+    IPV4_HEADER, IpPacket, MAX_PACKET, Malformed, Transport, length_field, long, protocol, put_word,
+    seal_v4_header, word,
 };
 
 /// Flows that may grow at the same time; a ninth closes the one that has been open longest.
@@ -337,12 +337,13 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Acknowledgement, header length, flags, window and options; CWR may stand on the first, FIN and PSH on the last.
+/// Acknowledgement, header length, flags, window, urgent pointer (idle as it is) and options; CWR may stand on the
+/// first, FIN and PSH on the last.
 fn same_tcp(mine: &[u8], head: &[u8]) -> bool {
     mine[8..TCP_FLAGS] == head[8..TCP_FLAGS]
         && (mine[TCP_FLAGS] ^ head[TCP_FLAGS]) & !(TCP_CWR | TCP_FIN | TCP_PSH) == 0
         && mine[TCP_FLAGS + 1..TCP_CHECKSUM] == head[TCP_FLAGS + 1..TCP_CHECKSUM]
-        && mine[TCP_HEADER..] == head[TCP_HEADER..]
+        && mine[TCP_CHECKSUM + 2..] == head[TCP_CHECKSUM + 2..]
 }
 
 /// One write to the device: [`Self::header`], then all of [`Self::slices`].
@@ -352,6 +353,7 @@ pub struct Output<'a> {
     pieces: &'a [Piece],
     first: u32,
     count: usize,
+    gso: Gso,
     /// What of each packet is not payload of the joined one.
     skip: usize,
     header: [u8; LONGEST_HEADER],
@@ -366,6 +368,7 @@ impl<'a> Output<'a> {
             pieces,
             first,
             count,
+            gso: if count > 1 { group.layout.gso } else { Gso::None },
             skip: 0,
             header: [0; LONGEST_HEADER],
             header_len: vnet::LENGTH,
@@ -382,6 +385,12 @@ impl<'a> Output<'a> {
     #[must_use]
     pub fn header(&self) -> &[u8] {
         &self.header[..self.header_len]
+    }
+
+    /// What kind of packets were joined; none if it is one packet.
+    #[must_use]
+    pub fn gso(&self) -> Gso {
+        self.gso
     }
 
     /// What follows the header, at most [`MAX_SEGMENTS`] slices of the arena.

@@ -32,6 +32,8 @@ struct Headers {
     sequence: u32,
     acknowledgment: u32,
     window: u16,
+    /// Without the flag it means nothing, and arrives all the same.
+    urgent: u16,
     /// Length of the TCP options, in words.
     options: usize,
     fin: bool,
@@ -55,6 +57,7 @@ impl Headers {
             sequence: 1000,
             acknowledgment: 2000,
             window: 500,
+            urgent: 0,
             options: 3,
             fin: false,
             psh: false,
@@ -108,6 +111,7 @@ impl Headers {
         let mut tcp = TcpHeader::new(self.port, 443, self.sequence, self.window);
         tcp.ack = true;
         tcp.acknowledgment_number = self.acknowledgment;
+        tcp.urgent_pointer = self.urgent;
         (tcp.fin, tcp.psh, tcp.ece, tcp.cwr) = (self.fin, self.psh, self.ece, self.cwr);
         tcp.set_options_raw(&vec![1; 4 * self.options]).unwrap();
         builder.tcp_header(tcp).write(&mut out, payload).unwrap();
@@ -142,13 +146,13 @@ impl Headers {
 prop_compose! {
     fn headers()(
         (v6, udp, dont_fragment, fin, psh, ece, cwr) in any::<(bool, bool, bool, bool, bool, bool, bool)>(),
-        (ttl, class, id, window) in any::<(u8, u8, u16, u16)>(),
+        (ttl, class, id, window, urgent) in any::<(u8, u8, u16, u16, u16)>(),
         (sequence, acknowledgment) in any::<(u32, u32)>(),
         flow_label in 0_u32..1 << 20, options in 0_usize..=10, host in 1_u8..90, port: u16,
     ) -> Headers {
         Headers {
             v6, udp, host, port, ttl, class, id, dont_fragment, flow_label, sequence, acknowledgment, window,
-            options, fin, psh, ece, cwr,
+            urgent, options, fin, psh, ece, cwr,
         }
     }
 }
@@ -241,6 +245,7 @@ fn coalesced(packets: &[Vec<u8>], udp: bool) -> Vec<(usize, VnetHeader, Vec<u8>)
         .map(|output| {
             let (vnet, packet) = written(&output);
             assert_eq!(output.count(), output.packets().count());
+            assert_eq!(output.gso(), vnet.gso);
             (output.count(), vnet, packet)
         })
         .collect()
@@ -328,7 +333,7 @@ struct Step {
 /// Sizes repeat, so that runs form; most steps are plain.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let size = prop_oneof![8 => Just(1000_usize), 2 => Just(1400), 1 => 1_usize..1400, 1 => Just(0)];
-    let event = prop_oneof![12 => Just(0_u8), 5 => 1_u8..=16];
+    let event = prop_oneof![12 => Just(0_u8), 5 => 1_u8..=17];
     let step = (0_usize..12, size, event).prop_map(|(flow, size, event)| Step { flow, size, event });
     prop::collection::vec(step, 1..400)
 }
@@ -346,6 +351,7 @@ fn packet_of(flow: &mut Headers, step: &Step) -> Vec<u8> {
         11 => flow.dont_fragment ^= true,
         12 => flow.flow_label ^= 1,
         13 => flow.ece ^= true,
+        17 => flow.urgent ^= 1,
         _ => {}
     }
     let mut packet = Headers { fin, psh, cwr, ..flow.clone() }.build(&pattern(step.size));

@@ -107,7 +107,7 @@ impl World {
             seed: [n; 32],
             known,
             login,
-            advertise: if is_super { vec![address(n)] } else { Vec::new() },
+            advertise: Vec::new(),
             directory_port: if is_super { 51861 } else { 0 },
             relay_rate: 1_000_000,
         };

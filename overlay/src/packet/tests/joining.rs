@@ -20,6 +20,7 @@ fn only_what_the_kernel_would_join_is_joined() {
     assert_eq!(groups_with(|flow| flow.sequence += 1), [2, 2]);
     assert_eq!(groups_with(|flow| flow.acknowledgment += 1), [2, 2]);
     assert_eq!(groups_with(|flow| flow.window += 1), [2, 2]);
+    assert_eq!(groups_with(|flow| flow.urgent += 1), [2, 2], "idle without its flag, but not ours to lose");
     assert_eq!(groups_with(|flow| flow.ttl += 1), [2, 2]);
     assert_eq!(groups_with(|flow| flow.class = 3), [2, 2]);
     assert_eq!(groups_with(|flow| flow.options = 4), [2, 2]);
