@@ -110,7 +110,7 @@ rung "scripts" scripts
 have_deny >/dev/null 2>&1 || rung "install cargo-deny" install_deny
 rung "licences bans sources" deny licenses bans sources
 rung "advisories" advisories
-rung "unit and property" cargo test --locked --no-fail-fast -p frejus-ipam -p frejus-overlay
+rung "unit and property" cargo test --locked --no-fail-fast -p frejus-ipam -p frejus-overlay -p frejus-bench
 rung "simulation" cargo test --locked --no-fail-fast -p frejus-sim
 rung "daemon and directory" cargo test --locked --no-fail-fast -p frejus
 if [[ -f fuzz/Cargo.toml ]]; then

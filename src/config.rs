@@ -22,6 +22,8 @@ pub struct Config {
     pub directory_listen: Option<SocketAddr>,
     /// Addresses that others are told.
     pub advertise: Vec<SocketAddr>,
+    /// What a super peer relays for one node, in Mb/s.
+    pub relay_rate: Option<u32>,
     /// The device's name.
     #[serde(deserialize_with = "device")]
     pub tun: Option<String>,
@@ -105,12 +107,13 @@ mod tests {
     fn every_key() {
         let config = parse(
             "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
-             advertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
+             relay_rate = 100\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
              [offload]\ntun_tso = false\ntun_uso = false\ntcp_coalescing = false\n\
              udp_coalescing = false\nudp_gso = true\nudp_gro = false\n",
         )
         .unwrap();
         assert_eq!(config.listen[1].port(), 443);
+        assert_eq!(config.relay_rate, Some(100));
         assert_eq!(config.directory_listen, Some("0.0.0.0:51861".parse().unwrap()));
         assert_eq!(config.advertise, ["203.0.113.1:51860".parse().unwrap()]);
         assert_eq!(

@@ -147,6 +147,8 @@ pub struct UpOptions {
     pub directory_listen: Option<SocketAddr>,
     /// Addresses that others are told, beyond what the node finds out itself.
     pub advertise: Vec<SocketAddr>,
+    /// What a super peer relays for one node, in Mb/s; none: 1000.
+    pub relay_rate: Option<u32>,
     /// The device's name; none: the first free `frejusN`.
     pub tun: Option<String>,
     /// The device's MTU in bytes; none: 1420.

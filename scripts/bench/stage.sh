@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # bench.sh, stage.sh and measure.sh share these variables with each other
-# The benchmark's stage: namespaces, a bridge, the processes on it, and how all of it goes away. Sourced, never run.
+# The benchmark's stage: namespaces, the wires between them, the processes in them, and how all of it goes away.
+# Sourced, never run.
 
 tag=frbench-$$
 box=
@@ -42,25 +43,51 @@ space() {
 
 on() { local name=$1; shift; ip netns exec "$tag-$name" "$@"; }
 
-# plug NAME ADDRESS: a new namespace with eth0 (MTU 1500) on the bridge.
-plug() {
-    space "$1"
-    ip link add eth0 netns "$tag-$1" mtu 1500 type veth peer name "to-$1" netns "$tag-wan"
-    ip -n "$tag-wan" link set "to-$1" mtu 1500 master br0 up
-    ip -n "$tag-$1" addr add "$2/24" dev eth0
-    ip -n "$tag-$1" link set eth0 up
-}
-
 # The outer addresses: A and B are compared, S is the third that some systems need in order to meet.
 declare -A outer=([a]=203.0.113.1 [b]=203.0.113.2 [s]=203.0.113.101)
 
+# wire NAME DEVICE OTHER DEVICE: a veth pair of MTU 1500 between two namespaces.
+wire() {
+    ip link add "$2" netns "$tag-$1" mtu 1500 type veth peer name "$4" netns "$tag-$3"
+    ip -n "$tag-$1" link set "$2" up
+    ip -n "$tag-$3" link set "$4" up
+}
+
+# A and B are joined by one veth pair and nothing else, since a bridge between them would halve the bare wire. S has one
+# address, and a wire of its own to each.
 set_the_stage() {
-    space wan
-    ip -n "$tag-wan" link add br0 mtu 1500 type bridge mcast_snooping 0
-    ip -n "$tag-wan" link set br0 up
     local name
-    for name in a b s; do plug "$name" "${outer[$name]}"; done
-    ip -n "$tag-s" route add default dev eth0
+    for name in a b s; do space "$name"; done
+    wire a eth0 b eth0
+    for name in a b; do
+        ip -n "$tag-$name" addr add "${outer[$name]}/24" dev eth0
+        wire "$name" eth1 s "to-$name"
+        # Of several with one address the kernel answers on all wires.
+        [[ $name == b ]] || ip -n "$tag-s" addr add "${outer[s]}/32" dev to-a
+        ip -n "$tag-$name" route add "${outer[s]}/32" dev eth1 src "${outer[$name]}"
+        ip -n "$tag-s" route add "${outer[$name]}/32" dev "to-$name" src "${outer[s]}"
+    done
+    ip -n "$tag-s" route add default dev to-a
+}
+
+# set_the_scene NAME: what is different about the wire for this turn.
+#   plain   as the kernel makes it: super-packets cross a veth uncut
+#   card    no UDP segmentation at the sender, GRO at the receiver: as between two network cards that can't cut UDP
+#   apart   A and B do not reach each other
+set_the_scene() {
+    local name other udp=on gro=off
+    [[ $1 != card ]] || { udp=off gro=on; }
+    for name in a b; do
+        on "$name" ethtool -K eth0 tx-udp-segmentation "$udp" gro "$gro" >/dev/null 2>&1 ||
+            { refuse "ethtool can't switch tx-udp-segmentation of a veth"; return 1; }
+        on "$name" nft delete table inet apart 2>/dev/null || true
+        [[ $1 != apart ]] || {
+            other=b
+            [[ $name == a ]] || other=a
+            on "$name" nft "add table inet apart; add chain inet apart in { type filter hook input priority 0; };
+                add rule inet apart in iifname eth0 ip saddr ${outer[$other]} drop"
+        }
+    done
 }
 
 # launch NAME COMMAND...: in the background of this turn; its words go to a log. The id is in $launched.
@@ -115,4 +142,29 @@ find_program() {
         (install_missing "$2:$3") >/dev/null 2>&1 || { refuse "no package $3 that apt-get could install"; return 1; }
     fi
     found=$(command -v "$2") || { refuse "no $2 in the search path (or name it in $1)"; return 1; }
+}
+
+# take NAME: this system's turn. What it is made of: the functions in the file of its base, the wire between A and B, and
+# how much of it is measured.
+take() {
+    system=$1 base=$1 scene=plain scope=everything
+    case $1 in
+    *-card) base=${1%-card} scene=card scope=the_streams ;;
+    frejus-chacha) base=frejus ;;
+    frejus-relay) base=frejus scene=apart scope=the_streams ;;
+    frejus-wireguard | frejus-null) base=frejus scope=the_streams ;;
+    esac
+    fn=${base//-/_}
+}
+
+# Our own source and counter of datagrams, and the yardstick; built where they are missing or old.
+tools() {
+    if [[ -n ${FREJUS_BENCH_TOOLS:-} ]]; then
+        flood=$FREJUS_BENCH_TOOLS/frejus-flood seal=$FREJUS_BENCH_TOOLS/frejus-seal
+    else
+        install_rust
+        as_builder cargo build --quiet --locked --release -p frejus-bench || die "cargo could not build frejus-bench"
+        flood=$target/release/frejus-flood seal=$target/release/frejus-seal
+    fi
+    [[ -x $flood && -x $seal ]] || die "no frejus-flood and frejus-seal in ${FREJUS_BENCH_TOOLS:-$target/release}"
 }

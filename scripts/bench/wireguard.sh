@@ -8,8 +8,8 @@ wireguard_keys() {
     [[ -c /dev/net/tun ]] || { refuse "no /dev/net/tun"; return 1; }
     local name
     for name in a b; do
-        wg genkey >"$box/$system-$name.key"
-        wg pubkey <"$box/$system-$name.key" >"$box/$system-$name.pub"
+        wg genkey >"$box/$base-$name.key"
+        wg pubkey <"$box/$base-$name.key" >"$box/$base-$name.pub"
     done
 }
 
@@ -22,7 +22,7 @@ wireguard_set() {
         kill -0 "$launched" 2>/dev/null || break
         sleep 0.01
     done
-    on "$1" wg set "$2" listen-port 51820 private-key "$box/$system-$1.key" peer "$(cat "$box/$system-$other.pub")" \
+    on "$1" wg set "$2" listen-port 51820 private-key "$box/$base-$1.key" peer "$(cat "$box/$base-$other.pub")" \
         allowed-ips "$3.0/24" endpoint "${outer[$other]}:51820" 2>/dev/null ||
         { refuse "no device: $(last_words "$1")"; return 1; }
     far=$3.2

@@ -153,6 +153,9 @@ pub struct Up {
     /// Tell others this address too; may be repeated
     #[arg(long, value_name = "ADDR:PORT")]
     pub advertise: Vec<SocketAddr>,
+    /// What a super peer relays for one node, in Mb/s [default: 1000]
+    #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub relay_rate: Option<u32>,
     /// The device's name [default: the first free frejusN]
     #[arg(long, value_name = "NAME", value_parser = options::device)]
     pub tun: Option<String>,

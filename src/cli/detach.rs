@@ -84,6 +84,9 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
     for at in &options.advertise {
         command.args(["--advertise", &at.to_string()]);
     }
+    if let Some(rate) = &options.relay_rate {
+        command.args(["--relay-rate", &rate.to_string()]);
+    }
     if let Some(name) = &options.tun {
         command.args(["--tun", name]);
     }
@@ -199,6 +202,7 @@ mod tests {
             listen: vec!["0.0.0.0:1".parse().unwrap(), "[::]:1".parse().unwrap()],
             directory_listen: Some("0.0.0.0:2".parse().unwrap()),
             advertise: vec!["192.0.2.1:1".parse().unwrap()],
+            relay_rate: Some(500),
             tun: Some("vpn0".into()),
             mtu: Some(1400),
             offload: Wishes { tun_uso: Some(false), udp_gso: Some(true), ..Wishes::default() },
@@ -210,7 +214,7 @@ mod tests {
         assert_eq!(
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
-             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --tun vpn0 --mtu 1400 \
+             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 --tun vpn0 --mtu 1400 \
              --no-offload tun_uso --offload udp_gso \
              --transport require --cipher aes-256-gcm -v -v"
         );

@@ -99,6 +99,7 @@ fn options(up: Up, config: Config, home: Home) -> UpOptions {
         listen: first(up.listen, config.listen),
         directory_listen: up.directory_listen.or(config.directory_listen),
         advertise: first(up.advertise, config.advertise),
+        relay_rate: up.relay_rate.or(config.relay_rate),
         tun: up.tun.or(config.tun),
         mtu: up.mtu.or(config.mtu),
         offload: wishes(&up.no_offload, &up.offload, config.offload),

@@ -104,6 +104,7 @@ impl Parts {
             ciphers: costs,
         };
         let config = config(saved, login, options.advertise, directory_port, tun.mtu())?;
+        let config = Config { relay_rate: options.relay_rate.map_or(DEFAULT_RATE, bytes_of_mbit), ..config };
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =
             node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
@@ -137,6 +138,11 @@ fn transport(options: &UpOptions) -> Transport {
 fn nobody(saved: &Saved) -> Table {
     let own6 = saved.passport.node.address6(&saved.network.id);
     Table::new(saved.passport.address4, own6, [], RelayTable::default())
+}
+
+/// A rate in megabits a second, in bytes.
+fn bytes_of_mbit(mbit: u32) -> u64 {
+    u64::from(mbit) * 1_000_000 / 8
 }
 
 fn config(
