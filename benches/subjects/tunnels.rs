@@ -4,7 +4,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use frejus::clock::Clock;
+use frejus::options::TransportPolicy;
+use frejus::transport::Transport;
 use frejus::wireguard::Wireguard;
+use frejus_overlay::agreement::{Binding, Cipher, Cost, Party};
+use frejus_overlay::id::{NetworkId, NodeId, TunnelKey};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{
     Crypto, HANDSHAKE_ROOM, HEADER, Handshake, OVERHEAD, Opened, SharedTunnel, seal_one,
@@ -19,7 +23,11 @@ const SIZES: [usize; 2] = [1280, 64];
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Ways to make two ends that share keys, by the name of the keys.
-const KEYS: [(&str, fn() -> Pair); 1] = [("wireguard", Pair::established)];
+const KEYS: [(&str, fn() -> Pair); 3] = [
+    ("wireguard", || Pair::established(None)),
+    ("chacha20-poly1305", || Pair::established(Some(Cipher::ChaCha20Poly1305))),
+    ("aes-256-gcm", || Pair::established(Some(Cipher::Aes256Gcm))),
+];
 
 pub(super) fn entries() -> Vec<Entry> {
     let mut entries = Vec::new();
@@ -30,6 +38,7 @@ pub(super) fn entries() -> Vec<Entry> {
         }
     }
     entries.push(Entry::new("handshake/wireguard".to_owned(), 0, Meet::new));
+    entries.push(Entry::new("handshake/transport keys".to_owned(), 0, Agree::new));
     entries
 }
 
@@ -38,21 +47,42 @@ struct Pair {
     clock: Clock,
     a: SharedTunnel,
     b: SharedTunnel,
+    binding: Binding,
 }
 
 impl Pair {
-    fn strangers() -> Self {
+    /// Two nodes that never met; with transport keys of that cipher, once they agree on them.
+    fn strangers(cipher: Option<Cipher>) -> Self {
         let clock = Clock::start();
-        let node = |seed| Wireguard::new(StaticSecret::from([seed; 32]), clock.clone());
+        let node = |seed| {
+            let policy = if cipher.is_some() { TransportPolicy::Prefer } else { TransportPolicy::Wireguard };
+            let ciphers = cipher.iter().map(|cipher| Cost::new(*cipher, 1)).collect();
+            let node = Wireguard::new(StaticSecret::from([seed; 32]), clock.clone());
+            node.carrying(Transport { policy, ciphers })
+        };
         let (mut a, mut b) = (node(0x48), node(0x50));
-        let (to_b, to_a) = (a.tunnel(&b.public(), 0x12_3456), b.tunnel(&a.public(), 0x65_4321));
-        Self { clock, a: to_b, b: to_a }
+        let (to_b, to_a) = (a.tunnel(&b.public(), 0x12_3456), b.tunnel(&a.public(), 0x35_4321));
+        let party = |seed, key: TunnelKey| Party { node: NodeId([seed; 32]), key };
+        let (offerer, answerer) = (party(1, a.public()), party(2, b.public()));
+        let binding = Binding { network: NetworkId([3; 32]), offerer, answerer };
+        Self { clock, a: to_b, b: to_a, binding }
     }
 
-    fn established() -> Self {
-        let pair = Self::strangers();
+    fn established(cipher: Option<Cipher>) -> Self {
+        let pair = Self::strangers(cipher);
         pair.meet(pair.clock.instant());
+        if cipher.is_some() {
+            pair.agree();
+        }
         pair
+    }
+
+    /// New transport keys, both sides.
+    fn agree(&self) {
+        let now = self.clock.instant();
+        let offer = self.a.offer(now).expect("transport keys are wanted");
+        let answer = self.b.answer(&offer, &self.binding, now).expect("and a cipher is shared");
+        assert!(self.a.accept(&answer, &self.binding, now));
     }
 
     /// A whole handshake, both sides, up to the confirmation that lets B seal.
@@ -124,9 +154,24 @@ struct Meet {
 
 impl Meet {
     fn new() -> Self {
-        let pair = Pair::strangers();
+        let pair = Pair::strangers(None);
         let now = pair.clock.instant();
         Self { pair, now }
+    }
+}
+
+/// The agreement on transport keys, X25519 and ML-KEM-768, as often as they like.
+struct Agree(Pair);
+
+impl Agree {
+    fn new() -> Self {
+        Self(Pair::established(Some(Cipher::Aes256Gcm)))
+    }
+}
+
+impl Subject for Agree {
+    fn run(&mut self) {
+        self.0.agree();
     }
 }
 
