@@ -1,6 +1,8 @@
 //! The daemon and the command line: everything that touches the world.
 
 pub mod api;
+#[cfg(frejus_null_cipher)]
+mod ceiling;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -22,9 +22,13 @@ use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{Content, HEADER, Handshake, Opened, Protection, Tunnel};
 use frejus_overlay::wire::control;
 
+#[cfg(frejus_null_cipher)]
+use crate::ceiling::Key;
 use crate::clock::Clock;
 use crate::options::TransportPolicy as Policy;
 use crate::wireguard::Shared;
+#[cfg(not(frejus_null_cipher))]
+use aead::Key;
 use epoch::Epoch;
 use exchange::Secrets;
 

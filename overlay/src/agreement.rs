@@ -41,11 +41,19 @@ pub enum Cipher {
     ChaCha20Poly1305 = 1,
     /// NIST SP 800-38D with a key of 256 bits.
     Aes256Gcm = 2,
+    /// None at all, in the benchmark's ceiling; no other build knows it, and a real node passes over what it does not
+    /// know.
+    #[cfg(frejus_null_cipher)]
+    None = 255,
 }
 
 impl Cipher {
     /// Every cipher; what is chosen between equals is the one that stands first.
+    #[cfg(not(frejus_null_cipher))]
     pub const ALL: [Self; 2] = [Self::ChaCha20Poly1305, Self::Aes256Gcm];
+    /// Every cipher, and none.
+    #[cfg(frejus_null_cipher)]
+    pub const ALL: [Self; 3] = [Self::ChaCha20Poly1305, Self::Aes256Gcm, Self::None];
 
     /// As it travels.
     #[must_use]
@@ -65,6 +73,8 @@ impl Cipher {
         match self {
             Self::ChaCha20Poly1305 => "chacha20-poly1305",
             Self::Aes256Gcm => "aes-256-gcm",
+            #[cfg(frejus_null_cipher)]
+            Self::None => "none",
         }
     }
 }

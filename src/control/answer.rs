@@ -119,22 +119,24 @@ pub(super) fn peer(peer: PeerView) -> report::Peer {
         roles: roles(peer.passport.roles),
         path: peer.path.map(path),
         handshake_age_s: peer.handshake_age_s,
-        cipher: peer.protection.map(|protection| cipher(protection.cipher)),
+        cipher: peer.protection.and_then(|protection| cipher(protection.cipher)),
         post_quantum: peer.protection.map(|protection| protection.post_quantum),
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,
     }
 }
 
-const fn cipher(cipher: Cipher) -> report::Cipher {
+const fn cipher(cipher: Cipher) -> Option<report::Cipher> {
     match cipher {
-        Cipher::ChaCha20Poly1305 => report::Cipher::ChaCha20Poly1305,
-        Cipher::Aes256Gcm => report::Cipher::Aes256Gcm,
+        Cipher::ChaCha20Poly1305 => Some(report::Cipher::ChaCha20Poly1305),
+        Cipher::Aes256Gcm => Some(report::Cipher::Aes256Gcm),
+        #[cfg(frejus_null_cipher)]
+        Cipher::None => None,
     }
 }
 
 fn cost(cost: &Cost) -> Option<report::CipherCost> {
-    let name = cipher(Cipher::of_code(cost.cipher)?);
+    let name = cipher(Cipher::of_code(cost.cipher)?)?;
     Some(report::CipherCost { name, seal_1420_ns: cost.nanos })
 }
 

@@ -10,7 +10,8 @@ use frejus_overlay::agreement::Cipher;
 use frejus_overlay::agreement::window::Window;
 use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
 
-use super::aead::{self, Key, UNIT};
+use super::Key;
+use super::aead::{self, UNIT};
 use super::exchange::Agreed;
 
 /// Each direction on cache lines of its own: another thread drives it.

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use frejus_overlay::agreement::{Cipher, Cost};
 
-use super::aead::{KEY, Key, TAG};
+use super::Key;
+use super::aead::{KEY, TAG};
 
 /// A full packet on a link of 1500 bytes.
 const PACKET: usize = 1420;
