@@ -51,9 +51,9 @@ impl Cipher {
     /// Every cipher; what is chosen between equals is the one that stands first.
     #[cfg(not(frejus_null_cipher))]
     pub const ALL: [Self; 2] = [Self::ChaCha20Poly1305, Self::Aes256Gcm];
-    /// Every cipher, and none.
+    /// What everybody understands, and none; an offer has no room for three.
     #[cfg(frejus_null_cipher)]
-    pub const ALL: [Self; 3] = [Self::ChaCha20Poly1305, Self::Aes256Gcm, Self::None];
+    pub const ALL: [Self; 2] = [Self::ChaCha20Poly1305, Self::None];
 
     /// As it travels.
     #[must_use]
