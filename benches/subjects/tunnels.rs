@@ -23,7 +23,10 @@ const SIZES: [usize; 2] = [1280, 64];
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Ways to make two ends that share keys, by the name of the keys.
-const KEYS: [(&str, fn() -> Pair); 3] = [
+/// A name, and what makes a session of that kind.
+type Kind = (&'static str, fn() -> Pair);
+
+const KEYS: [Kind; 3] = [
     ("wireguard", || Pair::established(None)),
     ("chacha20-poly1305", || Pair::established(Some(Cipher::ChaCha20Poly1305))),
     ("aes-256-gcm", || Pair::established(Some(Cipher::Aes256Gcm))),
@@ -177,7 +180,7 @@ impl Subject for Agree {
 
 impl Subject for Meet {
     fn run(&mut self) {
-        self.now = self.now + PAUSE;
+        self.now += PAUSE;
         self.pair.meet(self.now);
     }
 }
