@@ -82,6 +82,9 @@ impl Node {
         peer.paths.confirm(from, method, now);
         let candidates = peer.place.as_ref().map(|place| place.whereabouts.candidates.clone());
         peer.punch.learn(&candidates.unwrap_or_default());
+        if peer.backlog.len() > 0 {
+            peer.awaken(now);
+        }
         self.reselect(node);
         self.begin_agreement(node);
         self.flush_backlog(node);

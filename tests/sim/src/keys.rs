@@ -3,14 +3,16 @@
 //! Owns: [`Keys`], beside WireGuard's in a [`crate::tunnel::ModelTunnel`], and [`Policy`]. Which keys seal and open, and
 //! how long, is the real thing (`frejus_overlay::agreement::ring`), and so is the replay window. Never: when to offer.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use frejus_overlay::agreement::ring::{Held, KeyRing};
 use frejus_overlay::agreement::window::Window;
 use frejus_overlay::agreement::{
     Answer, Binding, Cipher, Cost, Fixed, KEM_CIPHERTEXT, KEM_KEY, Offer, TRANSPORT, choose, is_transport,
 };
+use frejus_overlay::packet::IpPacket;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, Opened, Protection};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::crypto::{Secret, TAG, derived, mask, tag};
 use crate::dice::Dice;
@@ -132,10 +134,12 @@ impl Keys {
     }
 
     pub(crate) fn accept(&mut self, answer: &Answer, binding: &Binding, now: Instant) -> bool {
-        let Some(pending) = self.pending.take_if(|pending| pending.offer.index == answer.offer) else {
-            return false;
+        let ours = |pending: &mut Pending| {
+            let offered = pending.offer.ciphers.iter().any(|cost| cost.cipher == answer.cipher);
+            pending.offer.index == answer.offer && is_transport(answer.index) && offered
         };
         let Some(cipher) = Cipher::of_code(answer.cipher) else { return false };
+        let Some(pending) = self.pending.take_if(ours) else { return false };
         let transcript = binding.transcript(&pending.offer, answer);
         let secret = derived(agree(&pending.secret, &answer.x25519), b"transport", &[&transcript]);
         let epoch =
@@ -220,6 +224,9 @@ pub(crate) fn read(secret: Secret, datagram: &[u8]) -> Option<(u64, Vec<u8>)> {
     let counter = u64::from_le_bytes(*body[8..].first_chunk()?);
     let mut packet = body[HEADER..].to_vec();
     mask(secret, counter, &mut packet);
+    // What stands behind an IP packet is padding.
+    let len = IpPacket::parse(&packet).map_or(packet.len(), |ip| ip.bytes().len());
+    packet.truncate(len);
     Some((counter, packet))
 }
 
