@@ -24,6 +24,9 @@ pub struct Config {
     pub advertise: Vec<SocketAddr>,
     /// What a super peer relays for one node, in Mb/s.
     pub relay_rate: Option<u32>,
+    /// Pairs of threads that forward.
+    #[serde(deserialize_with = "queues")]
+    pub queues: Option<u8>,
     /// The device's name.
     #[serde(deserialize_with = "device")]
     pub tun: Option<String>,
@@ -43,6 +46,11 @@ pub struct Config {
 
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     options::device(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
+}
+
+fn queues<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let queues = u8::deserialize(deserializer)?;
+    if (1..=64).contains(&queues) { Ok(Some(queues)) } else { Err(D::Error::custom("queues: 1 to 64")) }
 }
 
 fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
@@ -107,13 +115,13 @@ mod tests {
     fn every_key() {
         let config = parse(
             "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
-             relay_rate = 100\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
+             relay_rate = 100\nqueues = 2\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
              [offload]\ntun_tso = false\ntun_uso = false\ntcp_coalescing = false\n\
              udp_coalescing = false\nudp_gso = true\nudp_gro = false\n",
         )
         .unwrap();
         assert_eq!(config.listen[1].port(), 443);
-        assert_eq!(config.relay_rate, Some(100));
+        assert_eq!((config.relay_rate, config.queues), (Some(100), Some(2)));
         assert_eq!(config.directory_listen, Some("0.0.0.0:51861".parse().unwrap()));
         assert_eq!(config.advertise, ["203.0.113.1:51860".parse().unwrap()]);
         assert_eq!(
@@ -129,6 +137,7 @@ mod tests {
     fn an_error_names_file_and_line() {
         for (text, line, part) in [
             ("mtu = 1400\nmtoo = 1\n", 2, "unknown field `mtoo`"),
+            ("queues = 0\n", 1, "1 to 64"),
             ("\n\nmtu = 900\n", 3, "IPv6 needs 1280"),
             ("listen = ['51860']", 1, "invalid socket address"),
             ("name = 'a b'", 1, "can't be in a name"),

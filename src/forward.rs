@@ -1,4 +1,4 @@
-//! The forwarding plane: two plain blocking threads, TUN→UDP and UDP→TUN, that run to completion.
+//! The forwarding plane: pairs of plain blocking threads, TUN→UDP and UDP→TUN, that run to completion.
 //!
 //! Owns: starting and stopping them, and what they share. Each reads a batch, asks the table, seals or opens, and
 //! sends; what it cannot decide goes to control through a bounded queue. Never: an allocation, a channel, a log
@@ -14,8 +14,8 @@ mod tables;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -46,6 +46,9 @@ pub const EXCEPTION_QUEUE: usize = 1024;
 /// The longest message that control gets; a knock with every document in it is a quarter of that.
 const LONGEST_EXCEPTION: usize = 16 << 10;
 
+/// What is called once, when the device has disappeared.
+type Lost = Box<dyn FnOnce() + Send>;
+
 /// The queue to control, bounded by [`EXCEPTION_QUEUE`].
 #[must_use]
 pub fn exceptions() -> (Sender<Exception>, Receiver<Exception>) {
@@ -54,9 +57,9 @@ pub fn exceptions() -> (Sender<Exception>, Receiver<Exception>) {
 
 /// What forwarding is made of.
 pub struct ForwardParts {
-    /// The device.
-    pub tun: Arc<Tun>,
-    /// The sockets.
+    /// The device, by its queues. Each has a pair of threads, and the kernel keeps a flow in one of them.
+    pub tuns: Vec<Arc<Tun>>,
+    /// The sockets, as many of a family as the device has queues.
     pub udp: Udp,
     /// Swapped by control.
     pub table: Arc<Published>,
@@ -70,49 +73,71 @@ pub struct ForwardParts {
     pub lost: Box<dyn FnOnce() + Send>,
 }
 
-/// The two running threads.
+/// The running threads, a pair for each queue of the device.
 pub struct Forwarding {
-    stop: Arc<Stop>,
+    stops: Vec<Arc<Stop>>,
     threads: Vec<JoinHandle<()>>,
-    counters: [Arc<Counters>; 2],
+    counters: Vec<Arc<Counters>>,
 }
 
 impl Forwarding {
-    /// Starts both threads.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// The kernel gives no event descriptor or no thread.
+    /// The kernel gives no event descriptor or no thread; or there are fewer sockets than queues.
     pub fn start(parts: ForwardParts) -> io::Result<Self> {
         interrupt::install()?;
-        let stop = Arc::new(Stop {
-            flag: AtomicBool::new(false),
-            event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
-        });
-        let counters = [Arc::new(Counters::default()), Arc::new(Counters::default())];
-        let ForwardParts { tun, udp, table, exceptions, tunnel_key, clock, lost } = parts;
-        let control =
-            |counters: &Arc<Counters>| Control { queue: exceptions.clone(), counters: Arc::clone(counters) };
-        let outward = Outward::new(
-            Arc::clone(&tun),
-            udp.clone(),
-            Arc::clone(&table),
-            control(&counters[0]),
-            clock.clone(),
-        );
-        let gate = Gate::new(&tunnel_key);
-        let inward = Inward::new(tun, udp, table, control(&counters[1]), gate, clock);
-        let mut forwarding = Self { stop, threads: Vec::new(), counters };
-        let duty = Arc::new(Duty::new(outward));
-        let (stop, outwards) = (Arc::clone(&forwarding.stop), Arc::clone(&duty));
-        let thread = forwarding.spawn("frejus-outward", move || outwards.run(&stop, lost))?;
-        let stop = Arc::clone(&forwarding.stop);
-        forwarding.spawn("frejus-inward", move || inward.run(&stop, &duty, &thread))?;
+        let ForwardParts { tuns, udp, table, exceptions, tunnel_key, clock, lost } = parts;
+        let gate = Arc::new(Mutex::new(Gate::new(&tunnel_key)));
+        let lost = Arc::new(Mutex::new(Some(lost)));
+        let mut forwarding = Self { stops: Vec::new(), threads: Vec::new(), counters: Vec::new() };
+        for (queue, tun) in tuns.into_iter().enumerate() {
+            let udp = udp.queue(queue).ok_or(io::ErrorKind::InvalidInput)?;
+            let shared = (&table, &exceptions, &gate, &clock);
+            forwarding.start_pair(&tun, &udp, shared, Arc::clone(&lost))?;
+        }
         Ok(forwarding)
     }
 
-    /// What the threads counted: outward, inward.
+    fn start_pair(
+        &mut self,
+        tun: &Arc<Tun>,
+        udp: &Udp,
+        (table, exceptions, gate, clock): (&Arc<Published>, &Sender<Exception>, &Arc<Mutex<Gate>>, &Clock),
+        lost: Arc<Mutex<Option<Lost>>>,
+    ) -> io::Result<()> {
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let stop = Arc::new(Stop { flag: AtomicBool::new(false), event });
+        self.stops.push(Arc::clone(&stop));
+        let mut control = || {
+            let counters = Arc::<Counters>::default();
+            self.counters.push(Arc::clone(&counters));
+            Control { queue: exceptions.clone(), counters }
+        };
+        let outward = Outward::new(Arc::clone(tun), udp.clone(), Arc::clone(table), control(), clock.clone());
+        let inward = Inward::new(
+            Arc::clone(tun),
+            udp.clone(),
+            Arc::clone(table),
+            control(),
+            Arc::clone(gate),
+            clock.clone(),
+        );
+        let duty = Arc::new(Duty::new(outward));
+        let (stops, outwards) = (Arc::clone(&stop), Arc::clone(&duty));
+        let lost = move || {
+            if let Some(lost) = lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                lost();
+            }
+        };
+        let thread = self.spawn("frejus-outward", move || outwards.run(&stops, lost))?;
+        self.spawn("frejus-inward", move || inward.run(&stop, &duty, &thread))?;
+        Ok(())
+    }
+
+    /// What the threads counted: outward and inward, of one pair after the other.
     #[must_use]
-    pub const fn counters(&self) -> &[Arc<Counters>; 2] {
+    pub fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
     }
 
@@ -129,8 +154,10 @@ impl Forwarding {
     }
 
     fn end(&mut self) {
-        self.stop.flag.store(true, Ordering::Relaxed);
-        self.stop.event.write(1).ok();
+        for stop in &self.stops {
+            stop.flag.store(true, Ordering::Relaxed);
+            stop.kick();
+        }
         for thread in self.threads.drain(..) {
             // A signal that comes before the call it should interrupt is lost: it is sent until the thread has ended.
             while !thread.is_finished() {

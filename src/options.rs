@@ -149,6 +149,8 @@ pub struct UpOptions {
     pub advertise: Vec<SocketAddr>,
     /// What a super peer relays for one node, in Mb/s; none: 1000.
     pub relay_rate: Option<u32>,
+    /// Pairs of threads that forward, 1 to 64; none: by the number of cores.
+    pub queues: Option<u8>,
     /// The device's name; none: the first free `frejusN`.
     pub tun: Option<String>,
     /// The device's MTU in bytes; none: 1420.

@@ -116,10 +116,14 @@ impl Node {
     }
 
     fn start_with(number: u8, mtu: u16, wishes: Wishes) -> Option<Self> {
+        Self::start_queues(number, mtu, wishes, 1)
+    }
+
+    fn start_queues(number: u8, mtu: u16, wishes: Wishes, queues: usize) -> Option<Self> {
         let host = Host::new()?;
         let listen = Listen { v4: Some(Ipv4Addr::LOCALHOST), v6: None, port: PortChoice::Required(0) };
         let offloads = Arc::new(Offloads::new(wishes));
-        let udp = Udp::bind_queues(listen, 1, Arc::clone(&offloads)).unwrap();
+        let udp = Udp::bind_queues(listen, queues, Arc::clone(&offloads)).unwrap();
         let clock = Clock::start();
         let crypto = Wireguard::new(StaticSecret::from([number + 0x40; 32]), clock.clone());
         let (own4, own6) = (address4(number), address6(number));
@@ -130,8 +134,9 @@ impl Node {
         let tunnel_key = crypto.public();
         let parts = (udp.clone(), Arc::clone(&table), clock.clone());
         let (tun, forwarding) = host.run(move || {
-            let mut queues = Tun::create_queues(&Name::Any, mtu, 1, offloads).unwrap();
-            let tun = Arc::new(queues.remove(0));
+            let tuns = Tun::create_queues(&Name::Any, mtu, queues, offloads).unwrap();
+            let tuns: Vec<_> = tuns.into_iter().map(Arc::new).collect();
+            let tun = Arc::clone(&tuns[0]);
             assert_eq!(tun.name(), "frejus0");
             let addresses = [network(own4.into(), 16), network(own6.into(), 48)];
             let name = tun.name().to_owned();
@@ -148,8 +153,7 @@ impl Node {
             let (udp, table, clock) = parts;
             let lost = Box::new(move || lose.send(()).unwrap());
             let exceptions = tell;
-            let parts =
-                ForwardParts { tun: Arc::clone(&tun), udp, table, exceptions, tunnel_key, clock, lost };
+            let parts = ForwardParts { tuns, udp, table, exceptions, tunnel_key, clock, lost };
             (tun, Forwarding::start(parts).unwrap())
         });
         let forwarding = Some(forwarding);

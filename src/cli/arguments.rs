@@ -156,6 +156,9 @@ pub struct Up {
     /// What a super peer relays for one node, in Mb/s [default: 1000]
     #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u32).range(1..))]
     pub relay_rate: Option<u32>,
+    /// Pairs of threads that forward packets [default: one for every two cores, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub queues: Option<u8>,
     /// The device's name [default: the first free frejusN]
     #[arg(long, value_name = "NAME", value_parser = options::device)]
     pub tun: Option<String>,

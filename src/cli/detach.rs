@@ -87,6 +87,9 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
     if let Some(rate) = &options.relay_rate {
         command.args(["--relay-rate", &rate.to_string()]);
     }
+    if let Some(queues) = &options.queues {
+        command.args(["--queues", &queues.to_string()]);
+    }
     if let Some(name) = &options.tun {
         command.args(["--tun", name]);
     }
@@ -203,6 +206,7 @@ mod tests {
             directory_listen: Some("0.0.0.0:2".parse().unwrap()),
             advertise: vec!["192.0.2.1:1".parse().unwrap()],
             relay_rate: Some(500),
+            queues: Some(3),
             tun: Some("vpn0".into()),
             mtu: Some(1400),
             offload: Wishes { tun_uso: Some(false), udp_gso: Some(true), ..Wishes::default() },
@@ -214,7 +218,7 @@ mod tests {
         assert_eq!(
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
-             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 --tun vpn0 --mtu 1400 \
+             --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 --queues 3 --tun vpn0 --mtu 1400 \
              --no-offload tun_uso --offload udp_gso \
              --transport require --cipher aes-256-gcm -v -v"
         );

@@ -64,7 +64,7 @@ fn front_page() -> std::io::Result<Vec<u8>> {
 const FILES: [(&str, &str); 3] = [
     (
         "/etc/frejus/NETWORK.toml",
-        "configuration, optional: listen, directory_listen, advertise, relay_rate, tun, mtu, name, transport, cipher, \
+        "configuration, optional: listen, directory_listen, advertise, relay_rate, queues, tun, mtu, name, transport, cipher, \
          and under [offload] tun_tso, tun_uso, tcp_coalescing, udp_coalescing, udp_gso, udp_gro = true or false",
     ),
     ("/var/lib/frejus/NETWORK/", "state: identity, passport, caches; with --detach also frejus.log"),

@@ -100,6 +100,7 @@ fn options(up: Up, config: Config, home: Home) -> UpOptions {
         directory_listen: up.directory_listen.or(config.directory_listen),
         advertise: first(up.advertise, config.advertise),
         relay_rate: up.relay_rate.or(config.relay_rate),
+        queues: up.queues.or(config.queues),
         tun: up.tun.or(config.tun),
         mtu: up.mtu.or(config.mtu),
         offload: wishes(&up.no_offload, &up.offload, config.offload),

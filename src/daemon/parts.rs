@@ -35,6 +35,9 @@ use crate::wireguard::Wireguard;
 /// MTU unless the user says otherwise: what fits 1500 bytes over IPv6. What a path takes is measured (docs/adr/0016).
 const DEFAULT_MTU: u16 = 1420;
 
+/// More queues than this are made only if asked for: a home line is full long before.
+const MAX_QUEUES: usize = 8;
+
 /// A node ready to run.
 pub(super) struct Parts {
     pub(super) control: Control<Host>,
@@ -60,17 +63,19 @@ impl Parts {
         let (login, ledger) = login_server(&state, &saved)?.unzip();
         let serves = saved.passport.roles.includes(Roles::SUPER_PEER);
         let offloads = Arc::new(Offloads::new(options.offload).for_kernel(&kernel_release()));
-        let udp = Udp::bind_queues(listen(&options.listen, serves)?, 1, Arc::clone(&offloads));
+        let queues = options.queues.map_or_else(queues, usize::from);
+        let udp = Udp::bind_queues(listen(&options.listen, serves)?, queues, Arc::clone(&offloads));
         let udp = udp.map_err(bind_failure)?;
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
-        let tun = Arc::new(device(&options, &saved, runtime, offloads)?);
+        let tuns = device(&options, &saved, runtime, queues, offloads)?;
+        let tun = Arc::clone(&tuns[0]);
         let transport = transport(&options);
         let costs = transport.ciphers.clone();
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone()).carrying(transport);
         let (exceptions, excepted) = forward::exceptions();
         let table = Arc::new(Published::new(Arc::new(nobody(&saved))));
         let forwarding = Forwarding::start(ForwardParts {
-            tun: Arc::clone(&tun),
+            tuns,
             udp: udp.clone(),
             table: Arc::clone(&table),
             exceptions,
@@ -300,16 +305,24 @@ fn directory_port(wanted: Option<SocketAddr>, own: u16) -> Result<u16, Failure> 
     })
 }
 
-/// The TUN device with its addresses, up.
+/// Queues, each with two threads: one for every two cores, since both directions of a fast flow fill one each.
+fn queues() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, MAX_QUEUES)
+}
+
+/// The TUN device with its addresses, up, by its queues.
 fn device(
     options: &UpOptions,
     saved: &Saved,
     runtime: &Runtime,
+    queues: usize,
     offloads: Arc<Offloads>,
-) -> Result<Tun, Failure> {
+) -> Result<Vec<Arc<Tun>>, Failure> {
     let name = options.tun.clone().map_or(tun::Name::Any, tun::Name::Given);
-    let queues = Tun::create_queues(&name, options.mtu.unwrap_or(DEFAULT_MTU), 1, offloads);
-    let device = queues.map_err(tun_failure)?.swap_remove(0);
+    let tuns = Tun::create_queues(&name, options.mtu.unwrap_or(DEFAULT_MTU), queues, offloads);
+    let tuns: Vec<_> = tuns.map_err(tun_failure)?.into_iter().map(Arc::new).collect();
+    let device = &tuns[0];
     let genesis = &saved.network.genesis;
     let [v4, v6] = saved.passport.addresses(&saved.network.id);
     let networks: Vec<IpNetwork> = [(v4, genesis.prefix4.prefix()), (v6, saved.network.prefix6().prefix())]
@@ -323,7 +336,7 @@ fn device(
             "run as root, or with CAP_NET_ADMIN",
         )
     })?;
-    Ok(device)
+    Ok(tuns)
 }
 
 fn tun_failure(error: TunError) -> Failure {

@@ -8,8 +8,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 
 use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
@@ -63,7 +63,8 @@ pub(super) struct Inward {
 struct Opener {
     udp: Udp,
     control: Control,
-    gate: Gate,
+    /// Shared by all pairs: control is one thread, whatever their number.
+    gate: Arc<Mutex<Gate>>,
     stun: Limiter,
     told: Told,
     talkers: Talkers,
@@ -136,7 +137,7 @@ impl Inward {
         udp: Udp,
         table: Arc<Published>,
         control: Control,
-        gate: Gate,
+        gate: Arc<Mutex<Gate>>,
         clock: Clock,
     ) -> Self {
         let writer = Writer {
@@ -253,13 +254,17 @@ impl Opener {
     }
 
     /// Not authenticated yet, and costly to look at.
-    fn submit(&mut self, table: &Table, from: Locator, frame: &Frame<'_>, bytes: &[u8], now: Instant) {
+    fn submit(&self, table: &Table, from: Locator, frame: &Frame<'_>, bytes: &[u8], now: Instant) {
         if bytes.len() > LONGEST_EXCEPTION {
             return self.counters().count(Reason::UnknownFrame);
         }
         let mut reply = [0; COOKIE_REPLY];
         let knows = |receiver| table.by_receiver(receiver).is_some();
-        match self.gate.judge(from, frame, bytes, knows, now, &mut reply) {
+        let passage = {
+            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            gate.judge(from, frame, bytes, knows, now, &mut reply)
+        };
+        match passage {
             Passage::Admitted => {
                 self.control.tell(Exception::Datagram { from, bytes: bytes.to_vec() });
             }

@@ -107,7 +107,7 @@ fn with_every_offload_off() {
 }
 
 /// What the kernel counted in the caller's namespace: the column `name` of /proc/net/netstat.
-fn counted(name: &str) -> u64 {
+pub(super) fn counted(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
     let mut lines = text.lines();
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
@@ -119,7 +119,7 @@ fn counted(name: &str) -> u64 {
 }
 
 /// Bursts that fit every queue on the way, the next one after all of the last have come.
-fn numbered_datagrams(a: &Node, b: &Node, port: u16, size: usize) {
+pub(super) fn numbered_datagrams(a: &Node, b: &Node, port: u16, size: usize) {
     const BURSTS: u32 = 40;
     const BURST: u32 = 100;
     let (listening, ready) = mpsc::channel();
