@@ -9,7 +9,6 @@ pub mod samples;
 use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
 use frejus_overlay::id::RecordKey;
-use frejus_overlay::packet::IpPacket;
 use frejus_overlay::packet::coalesce::{Coalescer, Output};
 use frejus_overlay::packet::fragment::{Oversize, oversize};
 use frejus_overlay::packet::icmp::{self, Unreachable};

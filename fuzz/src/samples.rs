@@ -11,7 +11,10 @@ use frejus_overlay::document::{
 };
 use frejus_overlay::id::{NodeId, Subject, TunnelKey};
 use frejus_overlay::locator::Channel;
+use frejus_overlay::packet::protocol::{TCP, UDP};
+use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
+use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::record::Record;
 use frejus_overlay::timing::UnixTime;
 use frejus_overlay::wire::control::Message;
@@ -122,7 +125,7 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     datagram.truncate(length);
     let lookup = Message::Lookup { id: 7, subject: Subject::Name("b".to_owned()) };
     let (offer, answer) = halves();
-    vec![
+    let mut all = vec![
         ("classify", "relay", [&wire::relay_header(Channel(7)), inner.as_slice()].concat()),
         ("classify", "knock", wire::frame(wire::KNOCK, &[9; 64])),
         ("classify", "stranger", wire::frame(wire::STRANGER, &[])),
@@ -146,7 +149,57 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("part", "lookup", [&[9][..], &part::split(&message(&lookup), 9, 7).concat()].concat()),
         ("control", "padded", Message::Probe { token: 7 }.padded(64)),
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
-    ]
+    ];
+    all.extend(super_packets());
+    all
+}
+
+/// A super-packet of three segments for each kind, and behind each other what it is cut into.
+fn super_packets() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let kinds = [
+        ("tcp4", Gso::TcpV4, false, TCP),
+        ("tcp6", Gso::TcpV6, true, TCP),
+        ("udp4-run", Gso::UdpL4, false, UDP),
+        ("udp6-run", Gso::UdpL4, true, UDP),
+    ];
+    let mut all = Vec::new();
+    for (name, gso, v6, protocol) in kinds {
+        let packet = super_packet(v6, protocol);
+        let vnet = VnetHeader { gso, gso_size: 100, ..VnetHeader::default() };
+        let mut segments = Segments::new(vnet, &packet, 1280).expect("well-formed");
+        let mut parts = vec![u8::try_from(segments.stride() / 4).expect("short"), 1];
+        let mut out = [0; 1280];
+        while let Some(written) = segments.write_next(&mut out) {
+            parts.extend_from_slice(&out[..written.expect("there is room")]);
+        }
+        all.push(("coalesce", name, parts));
+        all.push(("segment", name, [&vnet.encode()[..], &packet].concat()));
+    }
+    all
+}
+
+/// Headers, and 300 bytes.
+fn super_packet(v6: bool, protocol: u8) -> Vec<u8> {
+    let (ip, transport) = (if v6 { 40 } else { 20 }, if protocol == TCP { 20 } else { 8 });
+    let mut packet = vec![0; ip + transport + 300];
+    let length = |bytes: usize| u16::try_from(bytes).expect("short").to_be_bytes();
+    if v6 {
+        packet[0] = 0x60;
+        packet[4..6].copy_from_slice(&length(transport + 300));
+        (packet[6], packet[7]) = (protocol, 64);
+    } else {
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&length(ip + transport + 300));
+        (packet[8], packet[9]) = (64, protocol);
+    }
+    let header = &mut packet[ip..];
+    if protocol == TCP {
+        // The header's length in words, and ACK.
+        (header[12], header[13]) = (5 << 4, 0x10);
+    } else {
+        header[4..6].copy_from_slice(&length(transport + 300));
+    }
+    packet
 }
 
 /// What transport keys are agreed with. The halves are no keys, which a decoder does not know.
