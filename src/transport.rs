@@ -2,7 +2,7 @@
 //!
 //! Owns: [`Keyed`], a tunnel with both kinds of keys: which of them a packet goes under, and the swap of the keys in
 //! use, which the forwarding threads read without a lock. [`epoch`] holds one pair of keys, [`exchange`] makes them,
-//! [`aead`] names the ciphers, [`measure`] what they cost here. Never: when an agreement is begun or repeated
+//! [`aead`] names the ciphers, [`mod@measure`] what they cost here. Never: when an agreement is begun or repeated
 //! (`frejus_overlay::agreement`), or a log line with a key.
 
 pub(crate) mod aead;

@@ -98,20 +98,18 @@ impl Outward {
     /// Waits for a packet, and sends what the device has; also when that was. A signal ends the wait with `EINTR`; other
     /// errors are the device's, and come no faster than every [`BROKEN`].
     pub(super) fn forward_next(&mut self) -> (Result<Amount, Errno>, Instant) {
-        let read = self.batch.read(&self.tun);
-        let now = self.clock.instant();
-        match read {
+        match self.batch.read(&self.tun) {
             Ok(()) => {
                 self.broken = false;
-                (Ok(self.forward()), now)
+                (Ok(self.forward()), self.clock.latest())
             }
-            Err(error @ (Errno::EINTR | Errno::EBADFD)) => (Err(error), now),
+            Err(error @ (Errno::EINTR | Errno::EBADFD)) => (Err(error), self.clock.instant()),
             Err(error) => {
                 if !std::mem::replace(&mut self.broken, true) {
                     tracing::warn!(device = self.tun.name(), %error, "the TUN device gives errors");
                 }
                 std::thread::sleep(BROKEN);
-                (Err(error), now)
+                (Err(error), self.clock.instant())
             }
         }
     }
@@ -126,7 +124,8 @@ impl Outward {
     }
 
     fn forward(&mut self) -> Amount {
-        self.sealer.teller.now = self.clock.latest();
+        // A reading a batch: tunnels go by the latest.
+        self.sealer.teller.now = self.clock.instant();
         let table = self.table.snapshot();
         let planner =
             Planner { batch: &self.batch, header: self.tun.has_header(), mtu: self.tun.mtu().into() };
