@@ -66,7 +66,11 @@ perf record -q -a -e cpu-clock -F 999 --call-graph dwarf,8192 -o "$box/perf.data
 wait "$!" || true
 perf script -i "$box/perf.data" -F comm,ip,sym --no-inline >"$box/stacks" 2>/dev/null
 daemons=(iperf3)
-[[ -z $daemon ]] || daemons+=("$(cut -c 1-15 "/proc/$daemon/comm")")
+if [[ -n $daemon ]]; then
+    # Threads have names of their own.
+    mapfile -t threads < <(cat "/proc/$daemon/task/"*/comm | sort -u)
+    daemons+=("${threads[@]}")
+fi
 version=$("${fn}_version" 2>/dev/null || true)
 mkdir -p "$out"
 umask 022
