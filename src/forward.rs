@@ -73,6 +73,16 @@ pub struct ForwardParts {
     pub lost: Box<dyn FnOnce() + Send>,
 }
 
+/// What every pair of threads has of the same.
+struct Shared {
+    table: Arc<Published>,
+    exceptions: Sender<Exception>,
+    gate: Arc<Mutex<Gate>>,
+    clock: Clock,
+    /// Whoever notices first calls it.
+    lost: Arc<Mutex<Option<Lost>>>,
+}
+
 /// The running threads, a pair for each queue of the device.
 pub struct Forwarding {
     stops: Vec<Arc<Stop>>,
@@ -91,21 +101,16 @@ impl Forwarding {
         let gate = Arc::new(Mutex::new(Gate::new(&tunnel_key)));
         let lost = Arc::new(Mutex::new(Some(lost)));
         let mut forwarding = Self { stops: Vec::new(), threads: Vec::new(), counters: Vec::new() };
+        let shared = Shared { table, exceptions, gate, clock, lost };
         for (queue, tun) in tuns.into_iter().enumerate() {
             let udp = udp.queue(queue).ok_or(io::ErrorKind::InvalidInput)?;
-            let shared = (&table, &exceptions, &gate, &clock);
-            forwarding.start_pair(&tun, &udp, shared, Arc::clone(&lost))?;
+            forwarding.start_pair(&tun, &udp, &shared)?;
         }
         Ok(forwarding)
     }
 
-    fn start_pair(
-        &mut self,
-        tun: &Arc<Tun>,
-        udp: &Udp,
-        (table, exceptions, gate, clock): (&Arc<Published>, &Sender<Exception>, &Arc<Mutex<Gate>>, &Clock),
-        lost: Arc<Mutex<Option<Lost>>>,
-    ) -> io::Result<()> {
+    fn start_pair(&mut self, tun: &Arc<Tun>, udp: &Udp, shared: &Shared) -> io::Result<()> {
+        let Shared { table, exceptions, gate, clock, lost } = shared;
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let stop = Arc::new(Stop { flag: AtomicBool::new(false), event });
         self.stops.push(Arc::clone(&stop));
@@ -125,6 +130,7 @@ impl Forwarding {
         );
         let duty = Arc::new(Duty::new(outward));
         let (stops, outwards) = (Arc::clone(&stop), Arc::clone(&duty));
+        let lost = Arc::clone(lost);
         let lost = move || {
             if let Some(lost) = lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 lost();

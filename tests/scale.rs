@@ -122,15 +122,19 @@ fn what_garbage_costs_control() {
     let knock = frejus_overlay::wire::frame(frejus_overlay::wire::KNOCK, &[9; 700]);
     let mut initiation = vec![7; 148];
     initiation[..4].copy_from_slice(&[1, 0, 0, 0]);
-    for (what, bytes) in [("knock", knock), ("initiation without mac1", initiation)] {
-        let begun = Instant::now();
-        for _ in 0..COUNT {
-            let exception = Exception::Datagram { from: client.from, bytes: bytes.clone() };
-            node.handle_exception(exception, now(1));
-            drain(&mut node);
-        }
-        eprintln!("a bogus {what}: {:?}", begun.elapsed() / COUNT);
-    }
+    let [knock, initiation] =
+        [("knock", knock), ("initiation without mac1", initiation)].map(|(what, bytes)| {
+            let begun = Instant::now();
+            for _ in 0..COUNT {
+                let exception = Exception::Datagram { from: client.from, bytes: bytes.clone() };
+                node.handle_exception(exception, now(1));
+                drain(&mut node);
+            }
+            let cost = begun.elapsed() / COUNT;
+            eprintln!("a bogus {what}: {cost:?}");
+            cost
+        });
+    assert!(initiation * 10 < knock, "no public-key operation without mac1");
 }
 
 /// What one change of one peer costs control, with as many others; beside it, a table made from nothing.
@@ -161,6 +165,7 @@ fn a_change_of_the_table() {
         eprintln!(
             "{peers} peers: whole {whole:?}, a path moves {moved:?}, one goes and comes {gone:?}, look-up {look_up:?}"
         );
+        assert!(peers < 5500 || moved * 20 < whole, "a change copies what it touches, not the table");
     }
 }
 
@@ -216,5 +221,7 @@ fn idle(node: &mut Node, peers: u32) {
         drain(node);
         wakes += 1;
     }
-    eprintln!("{peers} peers: a minute takes {:?}, {wakes} wakes", begun.elapsed());
+    let took = begun.elapsed();
+    eprintln!("{peers} peers: a minute takes {took:?}, {wakes} wakes");
+    assert!(took < Duration::from_millis(600), "an idle node takes less than 1 % of a core");
 }

@@ -74,6 +74,7 @@ promises!(
     responder_waits_for_the_initiator,
     replays_are_refused,
     lost_response,
+    a_forgery_swallows_nothing,
     restart_of_one_side,
     rekey,
     simultaneous_initiation,

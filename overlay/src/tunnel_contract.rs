@@ -111,6 +111,7 @@ pub fn all(world: &mut impl World) {
     responder_waits_for_the_initiator(world);
     replays_are_refused(world);
     lost_response(world);
+    a_forgery_swallows_nothing(world);
     restart_of_one_side(world);
     rekey(world);
     simultaneous_initiation(world);
@@ -190,6 +191,23 @@ pub fn lost_response(world: &mut impl World) {
     a.handshake(&late, world.now());
     a.say(&b, 3);
     b.say(&a, 4);
+}
+
+/// After this long without an answer the timers repeat an initiation (WireGuard paper, section 6.4).
+const TIMERS_RETRY: Duration = Duration::from_millis(5600);
+
+/// What the timers want sent is sent, though somebody's garbage is read just when they run.
+pub fn a_forgery_swallows_nothing(world: &mut impl World) {
+    let (a, b) = End::pair(world);
+    a.initiate(world.now()).unwrap();
+    world.pass(TIMERS_RETRY);
+    let mut forged = [0; 92];
+    forged[0] = 2;
+    assert_eq!(a.handshake(&forged, world.now()).0, Handshake::Rejected);
+    let mut room = [0; HANDSHAKE_ROOM];
+    let len = a.tunnel.handle_timeout(&mut room, world.now()).expect("the timers repeat the initiation");
+    a.finish(&b, &room[..len], world);
+    a.say(&b, 1);
 }
 
 /// A node that lost all sessions can be reached, and can reach, again.

@@ -8,21 +8,39 @@ use crate::agreement::{Answer, Binding, Offer};
 use crate::timing::Instant;
 use crate::tunnel::{Content, HEADER, Handshake, Opened, Protection, Tunnel};
 
-/// [`Tunnel`] without sharing, and with room of its own for what comes out.
+/// [`Tunnel`] without sharing, and with room of its own for what comes out. What a model leaves out is that of a tunnel
+/// which never gets a session.
 pub trait Exclusive: Send {
     /// As [`Tunnel::seal_as`]; `out` has room for the message.
-    fn seal(&mut self, content: Content, packet: &[u8], out: &mut [u8]) -> Option<usize>;
+    fn seal(&mut self, content: Content, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+        let _ = (content, packet, out);
+        None
+    }
     /// As [`Tunnel::open`]; the packet is at the start of `out`, which has room for the whole datagram.
-    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened;
+    fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened {
+        let _ = (datagram, out);
+        Opened::Rejected
+    }
     /// As [`Tunnel::initiate`].
-    fn initiate(&mut self, out: &mut [u8], now: Instant) -> Option<usize>;
+    fn initiate(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
+        let _ = (out, now);
+        None
+    }
     /// As [`Tunnel::handshake`].
-    fn handshake(&mut self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake;
+    fn handshake(&mut self, datagram: &[u8], out: &mut [u8], now: Instant) -> Handshake {
+        let _ = (datagram, out, now);
+        Handshake::Rejected
+    }
     /// As [`Tunnel::handle_timeout`].
-    fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize>;
+    fn handle_timeout(&mut self, out: &mut [u8], now: Instant) -> Option<usize> {
+        let _ = (out, now);
+        None
+    }
     /// As [`Tunnel::session_age_s`].
-    fn session_age_s(&self) -> Option<u64>;
-    /// As [`Tunnel::initiated`]; a model of WireGuard alone needs no more than it has.
+    fn session_age_s(&self) -> Option<u64> {
+        None
+    }
+    /// As [`Tunnel::initiated`].
     fn initiated(&self) -> Option<u64> {
         None
     }

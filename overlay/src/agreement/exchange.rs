@@ -20,8 +20,8 @@ const SENDS: u32 = 5;
 /// An answer is kept for repetition as long as its offer may be repeated: 0.25 · (1 + 2 + 4 + 8 + 16) = 7.75 s, or 62
 /// round trips.
 const ANSWER_KEPT: Duration = Duration::from_secs(20);
-/// Offers that differ come with sessions, at least a second apart. An answer costs some 0.2 ms; a hostile member gets
-/// ten a second, 0.2 % of a core.
+/// Offers that differ come with sessions, at least a second apart. An answer costs some 0.1 ms; a hostile member gets
+/// ten a second, 0.1 % of a core.
 const ANSWER_EVERY: Duration = Duration::from_millis(100);
 /// Packets wait for keys no longer than all offers take at the usual round trips.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -4,32 +4,11 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::testing::address;
-use crate::timing::Instant;
-use crate::tunnel::{Content, Handshake, Opened};
 use crate::tunnel_model::Exclusive;
 
 struct NoTunnel;
 
-impl Exclusive for NoTunnel {
-    fn seal(&mut self, _: Content, _: &[u8], _: &mut [u8]) -> Option<usize> {
-        None
-    }
-    fn open(&mut self, _: &[u8], _: &mut [u8]) -> Opened {
-        Opened::Rejected
-    }
-    fn initiate(&mut self, _: &mut [u8], _: Instant) -> Option<usize> {
-        None
-    }
-    fn handshake(&mut self, _: &[u8], _: &mut [u8], _: Instant) -> Handshake {
-        Handshake::Rejected
-    }
-    fn handle_timeout(&mut self, _: &mut [u8], _: Instant) -> Option<usize> {
-        None
-    }
-    fn session_age_s(&self) -> Option<u64> {
-        None
-    }
-}
+impl Exclusive for NoTunnel {}
 
 const OWN4: Ipv4Addr = Ipv4Addr::new(10, 93, 0, 1);
 const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);

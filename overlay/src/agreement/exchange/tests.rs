@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use super::*;
 use crate::agreement::{Cipher, Cost, Fixed, KEM_CIPHERTEXT, KEM_KEY, Party};
 use crate::id::{NetworkId, NodeId, TunnelKey};
-use crate::tunnel::{Content, Handshake, Opened};
 use crate::tunnel_model::Exclusive;
 
 /// A tunnel whose sessions are numbered, and whose offers too.
@@ -18,24 +17,6 @@ struct Stub {
 }
 
 impl Exclusive for Stub {
-    fn seal(&mut self, _: Content, _: &[u8], _: &mut [u8]) -> Option<usize> {
-        None
-    }
-    fn open(&mut self, _: &[u8], _: &mut [u8]) -> Opened {
-        Opened::Rejected
-    }
-    fn initiate(&mut self, _: &mut [u8], _: Instant) -> Option<usize> {
-        None
-    }
-    fn handshake(&mut self, _: &[u8], _: &mut [u8], _: Instant) -> Handshake {
-        Handshake::Rejected
-    }
-    fn handle_timeout(&mut self, _: &mut [u8], _: Instant) -> Option<usize> {
-        None
-    }
-    fn session_age_s(&self) -> Option<u64> {
-        None
-    }
     fn initiated(&self) -> Option<u64> {
         self.session
     }
