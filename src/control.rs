@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, after, never, select};
 use frejus_overlay::agreement::Cost;
 use frejus_overlay::document::{Contact, Credential, Genesis, NatClass, Network, Roles};
 use frejus_overlay::forward::{Exception, Table};
+use frejus_overlay::locator::{DoorId, Endpoint};
 use frejus_overlay::login::Entry;
 use frejus_overlay::node::{Answer, Event, Invitation, Node, Output, Persist, Request, RequestId};
 use frejus_overlay::port::{Command, Reply};
@@ -56,7 +57,11 @@ const EXCEPTIONS_AT_ONCE: usize = 256;
 /// What the node's wishes are carried out with.
 pub trait World {
     /// Send a datagram; `false` if the socket did not take it.
-    fn send(&mut self, to: SocketAddr, datagram: &[u8]) -> bool;
+    fn send(&mut self, to: Endpoint, datagram: &[u8]) -> bool;
+    /// Open a further socket; one that can't be opened stays silent.
+    fn open_door(&mut self, door: DoorId);
+    /// Close it.
+    fn close_door(&mut self, door: DoorId);
     /// Write an IP packet to the TUN device; `false` if it did not take it.
     fn to_tun(&mut self, packet: &[u8]) -> bool;
     /// Forward by this table from now on.
@@ -304,6 +309,8 @@ impl<W: World> Control<W> {
                     self.counters.count(Drop::TunFailed);
                 }
             }
+            Output::OpenDoor(door) => self.world.open_door(door),
+            Output::CloseDoor(door) => self.world.close_door(door),
             Output::Table(table) => self.world.publish(table),
             Output::Command(command) => self.command(command),
             Output::Persist(change) => self.unsaved.add(change),

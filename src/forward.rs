@@ -4,9 +4,11 @@
 //! sends; what it cannot decide goes to control through a bounded queue. Never: an allocation, a channel, a log
 //! line or a clock reading per packet.
 
+mod doors;
 mod duty;
 mod interrupt;
 mod inward;
+mod opener;
 mod outward;
 mod oversize;
 mod tables;
@@ -29,12 +31,15 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::pthread::pthread_kill;
 
 use crate::clock::Clock;
+use crate::exits::Exits;
 use crate::gate::Gate;
 use crate::tun::Tun;
-use crate::udp::Udp;
+use crate::udp::{Doors, Udp};
 
+use doors::Doorway;
 use duty::Duty;
 use inward::Inward;
+use opener::Opener;
 use outward::Outward;
 pub use tables::Published;
 
@@ -61,6 +66,8 @@ pub struct ForwardParts {
     pub tuns: Vec<Arc<Tun>>,
     /// The sockets, as many of a family as the device has queues.
     pub udp: Udp,
+    /// Further ones, that control opens and closes.
+    pub doors: Doors,
     /// Swapped by control.
     pub table: Arc<Published>,
     /// To control, see [`exceptions`].
@@ -75,6 +82,7 @@ pub struct ForwardParts {
 
 /// What every pair of threads has of the same.
 struct Shared {
+    doors: Doors,
     table: Arc<Published>,
     exceptions: Sender<Exception>,
     gate: Arc<Mutex<Gate>>,
@@ -97,40 +105,33 @@ impl Forwarding {
     /// The kernel gives no event descriptor or no thread; or there are fewer sockets than queues.
     pub fn start(parts: ForwardParts) -> io::Result<Self> {
         interrupt::install()?;
-        let ForwardParts { tuns, udp, table, exceptions, tunnel_key, clock, lost } = parts;
+        let ForwardParts { tuns, udp, doors, table, exceptions, tunnel_key, clock, lost } = parts;
         let gate = Arc::new(Mutex::new(Gate::new(&tunnel_key)));
         let lost = Arc::new(Mutex::new(Some(lost)));
         let mut forwarding = Self { stops: Vec::new(), threads: Vec::new(), counters: Vec::new() };
-        let shared = Shared { table, exceptions, gate, clock, lost };
+        let shared = Shared { doors, table, exceptions, gate, clock, lost };
+        let first = tuns.first().map(Arc::clone);
         for (queue, tun) in tuns.into_iter().enumerate() {
             let udp = udp.queue(queue).ok_or(io::ErrorKind::InvalidInput)?;
             forwarding.start_pair(&tun, &udp, &shared)?;
+        }
+        if let Some(tun) = first {
+            forwarding.start_doorway(&tun, &udp, &shared)?;
         }
         Ok(forwarding)
     }
 
     fn start_pair(&mut self, tun: &Arc<Tun>, udp: &Udp, shared: &Shared) -> io::Result<()> {
-        let Shared { table, exceptions, gate, clock, lost } = shared;
-        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let stop = Arc::new(Stop { flag: AtomicBool::new(false), event });
-        self.stops.push(Arc::clone(&stop));
-        let mut control = || {
-            let counters = Arc::<Counters>::default();
-            self.counters.push(Arc::clone(&counters));
-            Control { queue: exceptions.clone(), counters }
-        };
-        let outward = Outward::new(Arc::clone(tun), udp.clone(), Arc::clone(table), control(), clock.clone());
-        let inward = Inward::new(
-            Arc::clone(tun),
-            udp.clone(),
-            Arc::clone(table),
-            control(),
-            Arc::clone(gate),
-            clock.clone(),
-        );
+        let stop = self.stop_sign()?;
+        let exits = Exits { udp: udp.clone(), doors: shared.doors.clone() };
+        let (table, clock) = (&shared.table, &shared.clock);
+        let control = self.control(shared);
+        let outward = Outward::new(Arc::clone(tun), exits.clone(), Arc::clone(table), control, clock.clone());
+        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), Arc::clone(&shared.gate));
+        let inward = Inward::new(Arc::clone(tun), udp.clone(), Arc::clone(table), opener, clock.clone());
         let duty = Arc::new(Duty::new(outward));
         let (stops, outwards) = (Arc::clone(&stop), Arc::clone(&duty));
-        let lost = Arc::clone(lost);
+        let lost = Arc::clone(&shared.lost);
         let lost = move || {
             if let Some(lost) = lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 lost();
@@ -141,7 +142,31 @@ impl Forwarding {
         Ok(())
     }
 
-    /// What the threads counted: outward and inward, of one pair after the other.
+    fn start_doorway(&mut self, tun: &Arc<Tun>, udp: &Udp, shared: &Shared) -> io::Result<()> {
+        let stop = self.stop_sign()?;
+        let exits = Exits { udp: udp.clone(), doors: shared.doors.clone() };
+        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), Arc::clone(&shared.gate));
+        let (doors, table) = (shared.doors.clone(), Arc::clone(&shared.table));
+        let doorway = Doorway::new(doors, table, opener, shared.clock.clone());
+        self.spawn("frejus-doors", move || doorway.run(&stop))?;
+        Ok(())
+    }
+
+    fn stop_sign(&mut self) -> io::Result<Arc<Stop>> {
+        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let stop = Arc::new(Stop { flag: AtomicBool::new(false), event });
+        self.stops.push(Arc::clone(&stop));
+        Ok(stop)
+    }
+
+    /// The way to control of one more thread, with counters of its own.
+    fn control(&mut self, shared: &Shared) -> Control {
+        let counters = Arc::<Counters>::default();
+        self.counters.push(Arc::clone(&counters));
+        Control { queue: shared.exceptions.clone(), counters }
+    }
+
+    /// What the threads counted: outward and inward, of one pair after the other; last, the doors'.
     #[must_use]
     pub fn counters(&self) -> &[Arc<Counters>] {
         &self.counters

@@ -109,6 +109,8 @@ impl Gate {
             Frame::Wireguard(Wireguard::Answer(_)) | Frame::Stranger => &mut self.hints,
             Frame::Knock(_) => return self.knock(from, now),
             Frame::EnrolRequest(_) => &mut self.enrolments,
+            // An answer; whether to a question of ours, control knows.
+            Frame::Stun => &mut self.hints,
             _ => return Passage::Refused(Reason::UnknownFrame),
         };
         if budget.admit(source, now) { Passage::Admitted } else { Passage::Refused(Reason::RateLimited) }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod directory;
+pub mod exits;
 pub mod failure;
 pub mod forward;
 pub mod founding;
@@ -26,7 +27,7 @@ pub mod question;
 pub mod report;
 mod seal;
 pub mod state;
-pub mod stun;
+
 pub mod transport;
 pub mod tun;
 pub mod udp;

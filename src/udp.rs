@@ -3,6 +3,7 @@
 //! Owns: binding, buffer sizes, segmentation offload, its trial and what to do where it is refused. Never: looks into a
 //! datagram, or queues one.
 
+mod doors;
 mod drops;
 mod family;
 mod refusals;
@@ -23,6 +24,8 @@ use crate::report::{Attention, Offload as Report};
 use family::{Family, Port};
 
 use crate::fragmentation;
+
+pub use doors::{Door, Doors};
 
 /// What may wait in the kernel to be sent: 2 MiB is 16 ms at 1 Gb/s.
 const SEND_BUFFER: usize = 2 << 20;
@@ -240,21 +243,7 @@ impl Udp {
             let datagrams = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
             return Err(Unsent { datagrams, source: Errno::EAFNOSUPPORT.into() });
         };
-        if segment >= bytes.len() {
-            let sent = family.ports[self.queue].send_patiently(to, bytes, None, full);
-            return sent.map_err(|source| Unsent { datagrams: 1, source });
-        }
-        // What the kernel joined for a relay may be one datagram more than it takes to cut.
-        let most = segment * MAX_SEGMENTS.min(MAX_PAYLOAD / segment).max(1);
-        let mut left = 0;
-        for run in bytes.chunks(most) {
-            family.send_run(self.queue, to, run, segment, full).map_err(|(part, source)| Unsent {
-                datagrams: (bytes.len() - left - part).div_ceil(segment) as u64,
-                source,
-            })?;
-            left += run.len();
-        }
-        Ok(())
+        family.send(self.queue, to, bytes, segment, full)
     }
 
     /// The sockets, IPv4 first, for [`nix::poll`].

@@ -12,6 +12,7 @@
 mod forwarding {
     //! A way past the programs of a host, packets of every kind, and what becomes of them.
     mod device;
+    mod doors;
     pub(crate) mod sample;
     pub(crate) mod tap;
     mod whole;
@@ -32,7 +33,7 @@ use frejus::forward::{ForwardParts, Forwarding, Published, exceptions, sum};
 use frejus::netlink::Netlink;
 use frejus::offload::{Offloads, Wishes};
 use frejus::tun::{Name, Tun};
-use frejus::udp::{Listen, PortChoice, Udp};
+use frejus::udp::{Doors, Listen, PortChoice, Udp};
 use frejus::wireguard::Wireguard;
 use frejus_overlay::forward::{Exception, Slot, SlotCounters, SlotId, Table};
 use frejus_overlay::id::NodeId;
@@ -100,6 +101,7 @@ struct Node {
     host: Host,
     number: u8,
     udp: Udp,
+    doors: Doors,
     tun: Arc<Tun>,
     crypto: Wireguard,
     clock: Clock,
@@ -132,7 +134,8 @@ impl Node {
         let (tell, told) = exceptions();
         let (lose, lost) = bounded(1);
         let tunnel_key = crypto.public();
-        let parts = (udp.clone(), Arc::clone(&table), clock.clone());
+        let doors = Doors::new(Arc::clone(&offloads)).unwrap();
+        let parts = (udp.clone(), doors.clone(), Arc::clone(&table), clock.clone());
         let (tun, forwarding) = host.run(move || {
             let tuns = Tun::create_queues(&Name::Any, mtu, queues, offloads).unwrap();
             let tuns: Vec<_> = tuns.into_iter().map(Arc::new).collect();
@@ -150,10 +153,10 @@ impl Node {
                     assert_eq!(netlink.host_addresses(&name).await.unwrap(), [] as [IpAddr; 0]);
                 },
             );
-            let (udp, table, clock) = parts;
+            let (udp, doors, table, clock) = parts;
             let lost = Box::new(move || lose.send(()).unwrap());
             let exceptions = tell;
-            let parts = ForwardParts { tuns, udp, table, exceptions, tunnel_key, clock, lost };
+            let parts = ForwardParts { tuns, udp, doors, table, exceptions, tunnel_key, clock, lost };
             (tun, Forwarding::start(parts).unwrap())
         });
         let forwarding = Some(forwarding);
@@ -161,6 +164,7 @@ impl Node {
             host,
             number,
             udp,
+            doors,
             tun,
             crypto,
             clock,
@@ -250,7 +254,7 @@ fn pair() -> Option<(Node, Node)> {
 fn pair_with(mtu: u16, wishes: Wishes) -> Option<(Node, Node)> {
     let (mut a, mut b) = (Node::start_with(1, mtu, wishes)?, Node::start_with(2, mtu, wishes)?);
     let (at_a, at_b) = (a.at(), b.at());
-    join(&mut a, &mut b, Some(Locator::Direct(at_b)), Some(Locator::Direct(at_a)));
+    join(&mut a, &mut b, Some(Locator::Direct(at_b.into())), Some(Locator::Direct(at_a.into())));
     Some((a, b))
 }
 
@@ -436,8 +440,8 @@ fn a_relay_passes_on_what_it_cannot_read() {
     let mut channels = Channels::new(100 * DEFAULT_RATE);
     channels.open(channel, id_a, id_b, relay.clock.instant()).unwrap();
     let (at_a, at_b) = (a.at(), b.at());
-    relay.publish(channels.table(|node| Some(if *node == id_a { at_a } else { at_b })));
-    let path = Locator::Relayed { relay: relay.at(), channel };
+    relay.publish(channels.table(|node| Some(if *node == id_a { at_a.into() } else { at_b.into() })));
+    let path = Locator::Relayed { relay: relay.at().into(), channel };
     join(&mut a, &mut b, Some(path), Some(path));
     const TOTAL: usize = if cfg!(debug_assertions) { 12 << 20 } else { 512 << 20 };
     measure("relayed", &a, &b, address4(2).into(), 7201, TOTAL);
@@ -459,7 +463,7 @@ fn a_relay_passes_on_what_it_cannot_read() {
 fn what_forwarding_cannot_decide_goes_to_control() {
     let Some((a, b)) = pair() else { return };
     let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let from = Locator::Direct(outside.local_addr().unwrap());
+    let from = Locator::Direct(outside.local_addr().unwrap().into());
 
     a.host.run(|| UdpSocket::bind((address4(1), 0)).unwrap().send_to(b"anybody?", (address4(9), 7)).unwrap());
     let packet = a.expect("unroutable packet", |exception| match exception {
@@ -502,7 +506,7 @@ fn what_forwarding_cannot_decide_goes_to_control() {
 
 /// What the peer sends from elsewhere, to control, or under a false name.
 fn control_and_spoofs(a: &Node, b: &Node, outside: &UdpSocket) {
-    let from = Locator::Direct(outside.local_addr().unwrap());
+    let from = Locator::Direct(outside.local_addr().unwrap().into());
     let send = |packet: &[u8]| {
         let _ = b.clock.instant();
         let message = seal_one(&*b.slots[0].tunnel, packet).unwrap();
@@ -557,12 +561,12 @@ fn stun_is_answered_and_a_first_word_is_announced_once() {
     assert_eq!((answer[..2].to_vec(), len), (vec![1, 1], 32));
 
     let at_a = a.at();
-    join(&mut a, &mut b, None, Some(Locator::Direct(at_a)));
+    join(&mut a, &mut b, None, Some(Locator::Direct(at_a.into())));
     let sent = b
         .host
         .run(|| UdpSocket::bind((address4(2), 0)).unwrap().send_to(b"hello", (address4(1), 7)).unwrap());
     assert_eq!(sent, 5);
-    let from = Locator::Direct(b.at());
+    let from = Locator::Direct(b.at().into());
     a.expect("session", |exception| {
         (*exception == Exception::Established { slot: a.slots[0].id, from }).then_some(())
     });

@@ -150,7 +150,7 @@ fn a_change_of_the_table() {
         let mut published = Arc::new(table.clone());
         let moved = timed(2000, |n| {
             let slot = slots[n * 7 % slots.len()].clone();
-            table.set(Slot { path: Some(Locator::Direct(town::home(n as u32))), ..slot });
+            table.set(Slot { path: Some(Locator::Direct(town::home(n as u32).into())), ..slot });
             published = Arc::new(table.clone());
         });
         let gone = timed(200, |n| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use frejus::clock::Clock;
 use frejus::wireguard::Wireguard;
 use frejus_overlay::forward::{Outward, Slot, SlotCounters, SlotId, Table};
-use frejus_overlay::locator::Locator;
+use frejus_overlay::locator::{Endpoint, Locator};
 use frejus_overlay::path_mtu::Mtu;
 use frejus_overlay::relay::server::RelayTable;
 use frejus_overlay::tunnel::Crypto;
@@ -39,7 +39,7 @@ fn table(peers: u16) -> Table {
         id: SlotId(number),
         index: number.into(),
         tunnel: Arc::clone(&tunnel),
-        path: Some(Locator::Direct(([203, 0, 113, 1], 51860).into())),
+        path: Some(Locator::Direct(Endpoint::main(([203, 0, 113, 1], 51860).into()))),
         mtu: Mtu::UNKNOWN,
         address4: peer(number),
         address6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, number),

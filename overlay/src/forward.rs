@@ -5,12 +5,12 @@
 //! becomes an [`Exception`].
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::agreement::TRANSPORT;
-use crate::locator::Locator;
+use crate::locator::{Endpoint, Locator};
 use crate::path_mtu::Mtu;
 use crate::relay::server::RelayTable;
 use crate::tunnel::SharedTunnel;
@@ -285,7 +285,7 @@ pub enum Exception {
     /// A data message for a session that is not ours: its sender should be told, once a second at most.
     Stranger {
         /// Who sent it.
-        from: SocketAddr,
+        from: Endpoint,
     },
 }
 

@@ -11,7 +11,7 @@
 //! | who is who, and why one believes it | [`id`], [`document`], [`record`], [`code`] |
 //! | how a node comes in | [`enrolment`] (the newcomer), [`login`] (the login server) |
 //! | address → node → whereabouts | [`resolver`], [`port`] (to the directory) |
-//! | how a path is found, judged and left | [`punch`], [`paths`], [`score`], [`path_mtu`], [`locator`] |
+//! | how a path is found, judged and left | [`punch`], [`paths`], [`score`], [`path_mtu`], [`locator`], [`stun`] |
 //! | what a packet meets | [`forward`], [`packet`], [`relay`], [`verdict`] |
 //! | what travels | [`wire`], [`tunnel`] |
 //! | what protects it, beside WireGuard | [`agreement`] |
@@ -56,6 +56,7 @@ pub mod record;
 pub mod relay;
 pub mod resolver;
 pub mod score;
+pub mod stun;
 #[cfg(test)]
 mod testing;
 pub mod timing;

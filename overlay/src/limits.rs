@@ -21,6 +21,10 @@ pub const KNOWN_SUPER_PEERS: usize = 200;
 /// Requests of users under way.
 pub const REQUESTS: usize = 256;
 
+/// Further UDP sockets at once: a guess takes 256, and a few serve others meanwhile. A home router holds thousands of
+/// mappings.
+pub const DOORS: usize = 320;
+
 /// Super peers that a node keeps a tunnel with: one may die.
 pub const HOMES: usize = 2;
 

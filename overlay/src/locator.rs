@@ -1,4 +1,4 @@
-//! Where to send: straight to an address, or through a channel of a relay.
+//! Where to send: by which of our sockets, to which address, straight or through a channel of a relay.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,27 +15,88 @@ impl fmt::Debug for Channel {
     }
 }
 
+/// A further UDP socket that a node opened for a purpose: a mapping of its own in the NAT in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DoorId(pub u16);
+
+/// A TCP or TLS connection that carries datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u32);
+
+/// Which of our sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// The UDP sockets that the node listens on.
+    #[default]
+    Main,
+    /// A further UDP socket.
+    Door(DoorId),
+    /// A connection; its far end is the address beside it.
+    Stream(StreamId),
+}
+
+/// An address of somebody else, and the socket of ours by which it is reached: behind a NAT the two belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// Of ours.
+    pub via: Via,
+    /// Of theirs.
+    pub at: SocketAddr,
+}
+
+impl Endpoint {
+    /// By the sockets that the node listens on.
+    #[must_use]
+    pub const fn main(at: SocketAddr) -> Self {
+        Self { via: Via::Main, at }
+    }
+
+    /// By a further socket.
+    #[must_use]
+    pub const fn by_door(door: DoorId, at: SocketAddr) -> Self {
+        Self { via: Via::Door(door), at }
+    }
+
+    /// Whether it is reached by the sockets that the node listens on.
+    #[must_use]
+    pub const fn is_main(&self) -> bool {
+        matches!(self.via, Via::Main)
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(at: SocketAddr) -> Self {
+        Self::main(at)
+    }
+}
+
 /// How a datagram goes out, or came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Locator {
     /// To or from the node itself.
-    Direct(SocketAddr),
+    Direct(Endpoint),
     /// To or from a relay.
     Relayed {
-        /// The relay's UDP address.
-        relay: SocketAddr,
+        /// Where the relay is.
+        relay: Endpoint,
         /// The channel whose header stands in front.
         channel: Channel,
     },
 }
 
 impl Locator {
-    /// The UDP address that datagrams are exchanged with.
+    /// What datagrams are exchanged with.
     #[must_use]
-    pub const fn remote(&self) -> SocketAddr {
+    pub const fn endpoint(&self) -> Endpoint {
         match self {
             Self::Direct(at) | Self::Relayed { relay: at, .. } => *at,
         }
+    }
+
+    /// The address that datagrams are exchanged with.
+    #[must_use]
+    pub const fn remote(&self) -> SocketAddr {
+        self.endpoint().at
     }
 
     /// Whether no relay is in between.

@@ -29,7 +29,7 @@ use crate::backlog::Backlog;
 use crate::document::{Genesis, Invalid, Member, Network, Roles, Signed, Verified};
 use crate::forward::{Exception, SlotId, Table};
 use crate::id::{NodeId, Subject, TunnelKey};
-use crate::locator::Locator;
+use crate::locator::{Endpoint, Locator};
 use crate::login::LoginServer;
 use crate::peer::Peer;
 use crate::port::Reply;
@@ -68,9 +68,9 @@ pub struct Node {
     peers: BTreeMap<NodeId, Peer>,
     slots: Vec<Option<NodeId>>,
     by_key: BTreeMap<TunnelKey, NodeId>,
-    by_remote: BTreeMap<SocketAddr, NodeId>,
+    by_remote: BTreeMap<Endpoint, NodeId>,
     /// Who knocked from where, lately: their handshakes are right behind.
-    knockers: VecDeque<(SocketAddr, NodeId)>,
+    knockers: VecDeque<(Endpoint, NodeId)>,
     wakes: BTreeSet<(Instant, NodeId)>,
     /// Peers whose deadline may have moved during this input.
     touched: BTreeSet<NodeId>,
@@ -327,7 +327,7 @@ impl Node {
     }
 
     /// A peer is not reached there any more; if it is an end of channels, those change too.
-    fn unlist_remote(&mut self, node: NodeId, remote: Option<SocketAddr>) {
+    fn unlist_remote(&mut self, node: NodeId, remote: Option<Endpoint>) {
         if let Some(remote) = remote
             && self.by_remote.get(&remote) == Some(&node)
         {
@@ -351,7 +351,7 @@ impl Node {
             Locator::Direct(_) => datagram.to_vec(),
             Locator::Relayed { channel, .. } => [&wire::relay_header(channel), datagram].concat(),
         };
-        self.outputs.push_back(Output::Transmit { to: to.remote(), bytes });
+        self.outputs.push_back(Output::Transmit { to: to.endpoint(), bytes });
     }
 
     fn event(&mut self, event: Event) {

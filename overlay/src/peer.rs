@@ -4,7 +4,6 @@
 //! peer. [`crate::node::Node`] carries out what is due.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +13,7 @@ use crate::document::{Member, Place, Roles, Verified};
 use crate::forward::{Slot, SlotCounters, SlotId};
 use crate::id::{NetworkId, NodeId, TunnelKey};
 use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
-use crate::locator::{Channel, Locator};
+use crate::locator::{Channel, Endpoint, Locator};
 use crate::node::RequestId;
 use crate::path_mtu::Mtu;
 use crate::paths::{Path, Paths};
@@ -85,7 +84,7 @@ pub(crate) struct Peer {
     /// Control messages of which a part has come.
     pub(crate) assembly: Assembly,
     /// Where its path leads straight, as the node's index of such places has it.
-    pub(crate) listed: Option<SocketAddr>,
+    pub(crate) listed: Option<Endpoint>,
     /// The armed deadline, as the node's heap has it.
     pub(crate) wake: Option<Instant>,
 }
@@ -253,7 +252,7 @@ impl Peer {
     }
 
     /// Where the path in use goes, if straight.
-    pub(crate) fn direct_remote(&self) -> Option<SocketAddr> {
-        self.path().filter(Locator::is_direct).map(|path| path.remote())
+    pub(crate) fn direct_remote(&self) -> Option<Endpoint> {
+        self.path().filter(Locator::is_direct).map(|path| path.endpoint())
     }
 }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::document::{Candidate, CandidateKind};
-use crate::locator::is_public;
+use crate::locator::{Endpoint, is_public};
 use crate::node::Method;
 use crate::timing::Instant;
 
@@ -55,7 +55,7 @@ pub enum Due {
 #[derive(Debug, Default)]
 pub struct Punch {
     targets: BTreeMap<SocketAddr, Method>,
-    outstanding: VecDeque<(u64, SocketAddr, Instant)>,
+    outstanding: VecDeque<(u64, Endpoint, Instant)>,
     /// Addresses that have not answered: probes sent, and the last. Outlives the targets, which the peer may change.
     unproved: BTreeMap<SocketAddr, (u16, Instant)>,
     /// The burst under way: its start and the tries made.
@@ -137,12 +137,13 @@ impl Punch {
         self.next_burst = None;
     }
 
-    /// A probe with `token` left for `at`.
-    pub fn sent(&mut self, token: u64, at: SocketAddr, now: Instant) {
+    /// A probe with `token` left.
+    pub fn sent(&mut self, token: u64, to: Endpoint, now: Instant) {
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
-        self.outstanding.push_back((token, at, now));
+        self.outstanding.push_back((token, to, now));
+        let at = to.at;
         if self.unproved.len() >= 4 * MAX_TARGETS && !self.unproved.contains_key(&at) {
             let oldest = self.unproved.iter().min_by_key(|(_, (_, last))| *last).map(|(at, _)| *at);
             oldest.map(|at| self.unproved.remove(&at));
@@ -157,11 +158,11 @@ impl Punch {
     }
 
     /// An answer came: which target it proves, how that was found, and the round trip.
-    pub fn answered(&mut self, token: u64, now: Instant) -> Option<(SocketAddr, Method, Duration)> {
+    pub fn answered(&mut self, token: u64, now: Instant) -> Option<(Endpoint, Method, Duration)> {
         let at = self.outstanding.iter().position(|(sent, ..)| *sent == token)?;
         let (_, target, sent) = self.outstanding.remove(at)?;
-        self.unproved.remove(&target);
-        Some((target, self.targets.get(&target).copied().unwrap_or(Method::Punched), now.since(sent)))
+        self.unproved.remove(&target.at);
+        Some((target, self.targets.get(&target.at).copied().unwrap_or(Method::Punched), now.since(sent)))
     }
 
     /// What is due.
@@ -239,7 +240,7 @@ mod tests {
             punch.join(at(ms));
             for due in punch.handle_timeout(at(ms)) {
                 assert_eq!(due, Due::Probe(target()));
-                punch.sent(probes, target(), at(ms));
+                punch.sent(probes, target().into(), at(ms));
                 probes += 1;
             }
         }
@@ -262,8 +263,11 @@ mod tests {
     #[test]
     fn the_answer_names_the_place_that_was_probed() {
         let mut punch = Punch::new();
-        punch.sent(7, target(), at(10));
-        assert_eq!(punch.answered(7, at(30)), Some((target(), Method::Punched, Duration::from_millis(20))));
+        punch.sent(7, target().into(), at(10));
+        assert_eq!(
+            punch.answered(7, at(30)),
+            Some((target().into(), Method::Punched, Duration::from_millis(20)))
+        );
         assert_eq!(punch.answered(7, at(40)), None);
     }
 }

@@ -1,7 +1,5 @@
 //! A login server whose disk is full, and queues that end.
 
-use std::net::SocketAddr;
-
 use crossbeam_channel::bounded;
 use frejus_overlay::code::{Code as JoinCode, Door};
 use frejus_overlay::enrolment::Enrolment;
@@ -40,10 +38,12 @@ impl Fake {
 }
 
 impl World for Fake {
-    fn send(&mut self, _: SocketAddr, datagram: &[u8]) -> bool {
+    fn send(&mut self, _: Endpoint, datagram: &[u8]) -> bool {
         self.sent.push(datagram.to_vec());
         true
     }
+    fn open_door(&mut self, _: DoorId) {}
+    fn close_door(&mut self, _: DoorId) {}
     fn to_tun(&mut self, _: &[u8]) -> bool {
         true
     }
@@ -147,7 +147,7 @@ fn ask(control: &mut Control<Fake>, code: &JoinCode) {
     let mut enrolment = Enrolment::new(code, key, tunnel_key, None);
     enrolment.handle_timeout(control.clock.now(), &mut crypto);
     let (_, bytes) = enrolment.poll_output().unwrap();
-    let from = Locator::Direct("198.51.100.1:7".parse().unwrap());
+    let from = Locator::Direct(Endpoint::main("198.51.100.1:7".parse().unwrap()));
     control.node.handle_exception(Exception::Datagram { from, bytes }, control.clock.now());
     control.carry_out();
 }

@@ -1,11 +1,11 @@
 //! This machine, as the control thread's [`World`]: sockets, device, directory, disk, terminal.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use frejus_overlay::document::{Contact, Credential};
 use frejus_overlay::forward::Table;
+use frejus_overlay::locator::{DoorId, Endpoint, Via};
 use frejus_overlay::login::Entry;
 use frejus_overlay::node::Event;
 use frejus_overlay::port::Command;
@@ -20,10 +20,11 @@ use crate::ledger::Ledger;
 use crate::report;
 use crate::state::{Lock, StateDir};
 use crate::tun::Tun;
-use crate::udp::{Buffers, UdpSender};
+use crate::udp::{Buffers, Doors, UdpSender, WhenFull};
 
 pub(super) struct Host {
     pub(super) udp: UdpSender,
+    pub(super) doors: Doors,
     pub(super) tun: Arc<Tun>,
     pub(super) table: Arc<Published>,
     pub(super) directory: DirectoryHandle,
@@ -40,8 +41,22 @@ pub(super) struct Host {
 }
 
 impl World for Host {
-    fn send(&mut self, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.udp.send(to, datagram).is_ok()
+    fn send(&mut self, to: Endpoint, datagram: &[u8]) -> bool {
+        match to.via {
+            Via::Main => self.udp.send(to.at, datagram).is_ok(),
+            Via::Door(door) => self.doors.send(door, to.at, datagram, datagram.len(), WhenFull::Drop).is_ok(),
+            Via::Stream(_) => false,
+        }
+    }
+
+    fn open_door(&mut self, door: DoorId) {
+        if let Err(error) = self.doors.open(door) {
+            tracing::warn!(?door, %error, "a further UDP socket cannot be opened");
+        }
+    }
+
+    fn close_door(&mut self, door: DoorId) {
+        self.doors.close(door);
     }
 
     fn to_tun(&mut self, packet: &[u8]) -> bool {

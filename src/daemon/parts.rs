@@ -29,7 +29,7 @@ use crate::options::{CipherChoice, DEFAULT_PORT, UpOptions};
 use crate::state::{Saved, StateDir};
 use crate::transport::{self, Transport};
 use crate::tun::{self, Tun, TunError};
-use crate::udp::{BindError, Listen, PortChoice, Udp};
+use crate::udp::{BindError, Doors, Listen, PortChoice, Udp};
 use crate::wireguard::Wireguard;
 
 /// MTU unless the user says otherwise: what fits 1500 bytes over IPv6. What a path takes is measured (docs/adr/0016).
@@ -66,6 +66,7 @@ impl Parts {
         let queues = options.queues.map_or_else(queues, usize::from);
         let udp = Udp::bind_queues(listen(&options.listen, serves)?, queues, Arc::clone(&offloads));
         let udp = udp.map_err(bind_failure)?;
+        let doors = Doors::new(Arc::clone(&offloads)).map_err(|error| no_thread(&error))?;
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
         let tuns = device(&options, &saved, runtime, queues, offloads)?;
         let tun = Arc::clone(&tuns[0]);
@@ -77,6 +78,7 @@ impl Parts {
         let forwarding = Forwarding::start(ForwardParts {
             tuns,
             udp: udp.clone(),
+            doors: doors.clone(),
             table: Arc::clone(&table),
             exceptions,
             tunnel_key: crypto.public(),
@@ -89,6 +91,7 @@ impl Parts {
         all.push(Arc::clone(&counters));
         let host = Host {
             udp: udp.sender(),
+            doors,
             tun: Arc::clone(&tun),
             table,
             directory,

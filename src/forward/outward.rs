@@ -23,8 +23,9 @@ use super::duty::Amount;
 use super::oversize::Teller;
 use super::{Control, LONGEST_EXCEPTION, Published};
 use crate::clock::Clock;
+use crate::exits::Exits;
 use crate::tun::Tun;
-use crate::udp::{MAX_PAYLOAD, MAX_SEGMENTS, Udp, WhenFull};
+use crate::udp::{MAX_PAYLOAD, MAX_SEGMENTS, WhenFull};
 
 /// Room for one packet with its header.
 const SLOT: usize = vnet::LENGTH + MAX_PACKET;
@@ -65,7 +66,7 @@ struct Run {
 
 /// Everything that is needed to seal and send; apart from the batch, so that a packet can be borrowed meanwhile.
 struct Sealer {
-    udp: Udp,
+    exits: Exits,
     control: Control,
     scratch: Box<[u8]>,
     run: Run,
@@ -77,7 +78,7 @@ struct Sealer {
 impl Outward {
     pub(super) fn new(
         tun: Arc<Tun>,
-        udp: Udp,
+        exits: Exits,
         table: Arc<Published>,
         control: Control,
         clock: Clock,
@@ -85,7 +86,7 @@ impl Outward {
         let batch =
             Batch { arena: vec![0; SUPER_PACKETS * SLOT].into(), packets: Vec::with_capacity(PACKETS) };
         let sealer = Sealer {
-            udp,
+            exits,
             control,
             scratch: vec![0; MAX_PACKET].into(),
             run: Run::new(),
@@ -364,7 +365,7 @@ impl Sealer {
         if datagrams == 0 {
             return;
         }
-        match self.udp.send(path.remote(), &self.run.arena[..len], stride, WhenFull::Wait) {
+        match self.exits.send(path.endpoint(), &self.run.arena[..len], stride, WhenFull::Wait) {
             Ok(()) => {
                 self.counters().packets_out.fetch_add(datagrams as u64, Ordering::Relaxed);
                 if slot.counters.sent(inner) && !self.control.tell(Exception::Woken { slot: slot.id }) {

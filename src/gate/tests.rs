@@ -25,7 +25,7 @@ fn at(millis: u64) -> Instant {
 
 /// Somebody in prefix `n`.
 fn place(n: u32) -> Locator {
-    Locator::Direct(SocketAddr::from((Ipv4Addr::from(0x0a00_0001 + (n << 8)), 51860)))
+    Locator::Direct(SocketAddr::from((Ipv4Addr::from(0x0a00_0001 + (n << 8)), 51860)).into())
 }
 
 /// Somebody who wants a tunnel with the gate's owner.
@@ -85,8 +85,8 @@ fn who_shows_a_cookie_passes_a_flood_and_only_from_where_it_got_it() {
     admitted(&mut gate, 500, &first, at(40));
     assert_eq!(judge(&mut gate, place(5000), &second, at(40)).0, Passage::Admitted);
     let elsewhere = SocketAddr::new(place(5000).remote().ip(), 7);
-    assert_ne!(judge(&mut gate, Locator::Direct(elsewhere), &second, at(40)).0, Passage::Admitted);
-    let relayed = Locator::Relayed { relay: place(5000).remote(), channel: Channel(1) };
+    assert_ne!(judge(&mut gate, Locator::Direct(elsewhere.into()), &second, at(40)).0, Passage::Admitted);
+    let relayed = Locator::Relayed { relay: place(5000).endpoint(), channel: Channel(1) };
     assert_ne!(judge(&mut gate, relayed, &second, at(40)).0, Passage::Admitted);
 }
 
@@ -133,7 +133,7 @@ fn a_handshake_for_the_other_end_of_a_new_channel_is_passed_on() {
     let mut gate = gate();
     let stranger = crypto(2).tunnel(&crypto(3).public(), 7);
     let bytes = Caller(stranger).initiation(at(0));
-    let relayed = Locator::Relayed { relay: place(1).remote(), channel: Channel(1) };
+    let relayed = Locator::Relayed { relay: place(1).endpoint(), channel: Channel(1) };
     assert_eq!(judge(&mut gate, relayed, &bytes, at(0)).0, Passage::Admitted);
     assert_eq!(judge(&mut gate, place(1), &bytes, at(0)).0, Passage::Refused(Reason::NotAuthentic));
 }

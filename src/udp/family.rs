@@ -15,7 +15,7 @@ use quinn_udp::{Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::refusals::Refusals;
-use super::{Buffers, RECEIVE_BUFFER, SEND_BUFFER, WhenFull};
+use super::{Buffers, MAX_PAYLOAD, MAX_SEGMENTS, RECEIVE_BUFFER, SEND_BUFFER, Unsent, WhenFull};
 use crate::fragmentation;
 use crate::offload::{Offload, Offloads, Why};
 
@@ -71,9 +71,35 @@ impl Family {
         self.offloads.is_on(Offload::UdpGso) && !self.refusals.hold(to)
     }
 
+    /// Sends one datagram, or several of `segment` bytes each, by socket number `queue`; see [`super::Udp::send`].
+    pub(super) fn send(
+        &self,
+        queue: usize,
+        to: SocketAddr,
+        bytes: &[u8],
+        segment: usize,
+        full: WhenFull,
+    ) -> Result<(), Unsent> {
+        if segment >= bytes.len() {
+            let sent = self.ports[queue].send_patiently(to, bytes, None, full);
+            return sent.map_err(|source| Unsent { datagrams: 1, source });
+        }
+        // What the kernel joined for a relay may be one datagram more than it takes to cut.
+        let most = segment * MAX_SEGMENTS.min(MAX_PAYLOAD / segment).max(1);
+        let mut left = 0;
+        for run in bytes.chunks(most) {
+            self.send_run(queue, to, run, segment, full).map_err(|(part, source)| Unsent {
+                datagrams: (bytes.len() - left - part).div_ceil(segment) as u64,
+                source,
+            })?;
+            left += run.len();
+        }
+        Ok(())
+    }
+
     /// Sends a run of datagrams of `segment` bytes each, cut by the kernel where it can. With the error, how many
     /// bytes of the run had left.
-    pub(super) fn send_run(
+    fn send_run(
         &self,
         queue: usize,
         to: SocketAddr,

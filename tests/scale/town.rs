@@ -187,7 +187,7 @@ impl Client {
         let mut crypto = wireguard(n, clock);
         let contact = postcard::to_stdvec(&town.contact(n, crypto.public())).unwrap();
         let knock = wire::frame(wire::KNOCK, &crypto.seal_to(&server, Purpose::Knock, &contact));
-        Self { from: Locator::Direct(home(n)), tunnel: crypto.tunnel(&server, n), knock }
+        Self { from: Locator::Direct(home(n).into()), tunnel: crypto.tunnel(&server, n), knock }
     }
 
     pub(crate) fn initiation(&self, at: Instant) -> Vec<u8> {

@@ -80,7 +80,7 @@ fn what_came_in_goes_to_the_device_to_control_or_nowhere() {
 
 #[test]
 fn what_goes_out_has_our_source_and_a_path() {
-    let path = Locator::Direct(address(3));
+    let path = Locator::Direct(address(3).into());
     let table = table([slot(3, 0, Some(path)), slot(4, 0, None)]);
     for (from, to) in [(OWN4.into(), v4(3)), (OWN6.into(), v6(3))] {
         let Outward::Send(slot, locator) = table.outward(from, to) else { panic!("{to} has a path") };
@@ -115,7 +115,7 @@ fn found(table: &Table, destination: IpAddr) -> Option<SlotId> {
 }
 
 fn reached(n: u8) -> Slot {
-    slot(n, 0, Some(Locator::Direct(address(n))))
+    slot(n, 0, Some(Locator::Direct(address(n).into())))
 }
 
 #[test]

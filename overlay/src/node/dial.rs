@@ -1,6 +1,5 @@
 //! Getting a session: knocks, handshakes, and the ways they can take.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_core::Rng;
@@ -10,7 +9,7 @@ use crate::document::{Candidate, CandidateKind, Contact, Place, Roles, Verified}
 use crate::forward::{GENERATION_BITS, SLOT_BITS, SlotId};
 use crate::id::{NodeId, Subject, TunnelKey};
 use crate::limits::{DIAL_LIMIT, KNOCKERS, PEERS, STRANGERS};
-use crate::locator::{Channel, Locator, is_public};
+use crate::locator::{Channel, Endpoint, Locator, is_public};
 use crate::peer::{Dial, Fresh, Peer};
 use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
 use crate::verdict::Drop;
@@ -35,9 +34,9 @@ const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// To the node itself.
-    Straight(SocketAddr),
+    Straight(Endpoint),
     /// Through this super peer, which is at that address.
-    Through(NodeId, SocketAddr),
+    Through(NodeId, Endpoint),
 }
 
 impl Node {
@@ -220,7 +219,7 @@ impl Node {
         let doors = place.whereabouts.candidates.iter().filter(|c| c.kind != CandidateKind::Relay);
         let doors: Vec<Candidate> = doors.copied().take(MAX_DOORS).collect();
         if is_super_peer {
-            return doors.into_iter().map(|door| Way::Straight(door.at)).collect();
+            return doors.into_iter().map(|door| Way::Straight(door.at.into())).collect();
         }
         let mut ways: Vec<Way> = Vec::new();
         let me = self.me.passport.node;
@@ -235,7 +234,7 @@ impl Node {
         let open = |door: &Candidate| door.kind == CandidateKind::Host && is_public(door.at.ip());
         let relayed = !ways.is_empty();
         ways.extend(
-            doors.into_iter().filter(|door| open(door) || !relayed).map(|door| Way::Straight(door.at)),
+            doors.into_iter().filter(|door| open(door) || !relayed).map(|door| Way::Straight(door.at.into())),
         );
         ways
     }
@@ -273,10 +272,10 @@ impl Node {
             Some(Frame::Wireguard(Wireguard::Answer(receiver))) => self.on_answer(from, receiver, bytes),
             Some(Frame::Knock(sealed)) if from.is_direct() => {
                 let knocker = self.on_knock(sealed);
-                self.remember_knock(from.remote(), knocker);
+                self.remember_knock(from.endpoint(), knocker);
             }
             Some(Frame::EnrolRequest(sealed)) if from.is_direct() => self.on_enrol(from, sealed, bytes.len()),
-            Some(Frame::Stranger) => self.on_stranger(from.remote()),
+            Some(Frame::Stranger) => self.on_stranger(from.endpoint()),
             _ => self.drop(Drop::UnknownFrame),
         }
     }
@@ -293,7 +292,7 @@ impl Node {
     fn on_initiation(&mut self, from: Locator, bytes: &[u8]) {
         // Who it is costs a public-key operation that its tunnel then repeats; mostly the place tells.
         if from.is_direct()
-            && let Some(node) = self.expected_at(from.remote())
+            && let Some(node) = self.expected_at(from.endpoint())
             && self.took_handshake(node, from, bytes, false)
         {
             return;
@@ -305,12 +304,12 @@ impl Node {
     }
 
     /// Who is there, or knocked from there a moment ago.
-    fn expected_at(&self, at: SocketAddr) -> Option<NodeId> {
+    fn expected_at(&self, at: Endpoint) -> Option<NodeId> {
         let knocker = || self.knockers.iter().rev().find(|(door, _)| *door == at).map(|(_, node)| *node);
         self.by_remote.get(&at).copied().or_else(knocker)
     }
 
-    fn remember_knock(&mut self, at: SocketAddr, knocker: Option<NodeId>) {
+    fn remember_knock(&mut self, at: Endpoint, knocker: Option<NodeId>) {
         let Some(node) = knocker else { return };
         if self.knockers.len() == KNOCKERS {
             self.knockers.pop_front();
@@ -379,7 +378,7 @@ impl Node {
     }
 
     /// Somebody says that it does not know what we send it. It may be anybody who says so: ask again, no more.
-    fn on_stranger(&mut self, remote: SocketAddr) {
+    fn on_stranger(&mut self, remote: Endpoint) {
         let Some(node) = self.by_remote.get(&remote).copied() else { return };
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };

@@ -14,7 +14,7 @@ use crate::document::{
 };
 use crate::forward::Table;
 use crate::id::NodeId;
-use crate::locator::Locator;
+use crate::locator::{DoorId, Endpoint, Locator};
 use crate::login::{Entry, LoginServer};
 use crate::port::Command;
 use crate::timing::UnixTime;
@@ -342,10 +342,14 @@ pub enum Output {
     /// Send this datagram.
     Transmit {
         /// There.
-        to: SocketAddr,
+        to: Endpoint,
         /// As it is.
         bytes: Vec<u8>,
     },
+    /// Open a further UDP socket at any free IPv4 port; what cannot be opened stays silent.
+    OpenDoor(DoorId),
+    /// Close it, whether it could be opened or not.
+    CloseDoor(DoorId),
     /// Forward by this table.
     Table(Arc<Table>),
     /// Ask the directory.

@@ -225,7 +225,7 @@ impl Node {
         let homes: Vec<NodeId> = self.homes.ids().take(Whereabouts::MAX_HOMES).collect();
         let homes = if self.is_super_peer() { Vec::new() } else { homes };
         let relays: Vec<SocketAddr> =
-            homes.iter().filter_map(|home| self.peers.get(home).and_then(Peer::direct_remote)).collect();
+            homes.iter().filter_map(|home| Some(self.peers.get(home)?.direct_remote()?.at)).collect();
         let presence = &mut self.presence;
         let candidates = presence.gather(&relays);
         let moved = presence.candidates != candidates;

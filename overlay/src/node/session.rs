@@ -1,5 +1,6 @@
 //! A session that stands: control messages, probes, paths moving up and down.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use rand_core::Rng;
@@ -8,7 +9,7 @@ use super::{Event, Method, Node};
 use crate::document::{Candidate, Roles};
 use crate::forward::SlotId;
 use crate::id::NodeId;
-use crate::locator::{Locator, is_public};
+use crate::locator::{Endpoint, Locator, is_public};
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
 use crate::paths;
@@ -134,7 +135,7 @@ impl Node {
         let Locator::Direct(at) = at else { return Method::Relayed };
         let peer_is_super =
             self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER));
-        if !is_public(at.ip()) {
+        if !is_public(at.at.ip()) {
             Method::Local
         } else if peer_is_super {
             Method::Public
@@ -214,7 +215,7 @@ impl Node {
         let Some(message) = message else { return self.drop(Drop::BadMessage) };
         match message {
             Message::Probe { token } => self.on_probe(node, from, token),
-            Message::ProbeAck { token, seen } => self.on_probe_ack(node, token, seen),
+            Message::ProbeAck { token, seen } => self.on_probe_ack(node, from, token, seen),
             Message::Candidates { candidates, answer } => self.on_candidates(node, &candidates, answer),
             Message::Bye => self.on_bye(node),
             Message::Offer(offer) => self.on_offer(node, from, &offer),
@@ -230,15 +231,17 @@ impl Node {
             && self.peers.get(&node).is_some_and(|peer| peer.paths.find(from).is_none())
         {
             let method = self.method(node, from);
-            if let Some(peer) = self.peer(node) {
-                peer.punch.saw(at, method);
+            if at.is_main()
+                && let Some(peer) = self.peer(node)
+            {
+                peer.punch.saw(at.at, method);
             }
             self.try_at(node, at);
         }
     }
 
     /// Probe a place that has not answered yet.
-    fn try_at(&mut self, node: NodeId, at: std::net::SocketAddr) {
+    fn try_at(&mut self, node: NodeId, at: Endpoint) {
         let token = self.rng.next_u64();
         self.send_along(node, Locator::Direct(at), &Message::Probe { token });
         let now = self.now.instant;
@@ -247,11 +250,11 @@ impl Node {
         }
     }
 
-    fn on_probe_ack(&mut self, node: NodeId, token: u64, seen: Option<std::net::SocketAddr>) {
+    fn on_probe_ack(&mut self, node: NodeId, from: Locator, token: u64, seen: Option<SocketAddr>) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         let is_super_peer = peer.member.passport.roles.includes(Roles::SUPER_PEER);
-        if let Some(seen) = seen.filter(|_| is_super_peer) {
+        if let Some(seen) = seen.filter(|_| is_super_peer && from.endpoint().is_main()) {
             self.presence.observe(node, seen, now);
         }
         let Some(peer) = self.peer(node) else { return };
@@ -481,7 +484,7 @@ impl Node {
                     let candidates = self.presence.candidates();
                     self.send(node, &Message::Candidates { candidates, answer: true });
                 }
-                punch::Due::Probe(at) => self.try_at(node, at),
+                punch::Due::Probe(at) => self.try_at(node, at.into()),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Method, Node, PathView, PeerView, Status, SuperPeerView};
 use crate::id::NodeId;
-use crate::locator::Locator;
+use crate::locator::{Endpoint, Locator};
 use crate::peer::Peer;
 use crate::timing::Now;
 use std::sync::atomic::Ordering;
@@ -103,7 +103,7 @@ impl Node {
         })
     }
 
-    fn name_at(&self, relay: std::net::SocketAddr) -> Option<String> {
+    fn name_at(&self, relay: Endpoint) -> Option<String> {
         let node = self.by_remote.get(&relay)?;
         self.peers.get(node).map(|peer| peer.name().to_owned())
     }

@@ -8,12 +8,15 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::locator::Channel;
+use crate::locator::{Channel, Endpoint};
 use crate::testing::{address, at};
 
-const V4: Locator =
-    Locator::Direct(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)), 1));
-const V6: Locator = Locator::Direct(SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 1));
+const V4: Locator = Locator::Direct(Endpoint::main(SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)),
+    1,
+)));
+const V6: Locator =
+    Locator::Direct(Endpoint::main(SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 1)));
 const RTT: Duration = Duration::from_millis(40);
 
 /// A path with a peer that answers every probe that arrives.
@@ -114,7 +117,7 @@ proptest! {
 
     #[test]
     fn it_ends_at_the_largest_that_passes(link in 576_u16..9300, device in 1280_u16..9300, kind in 0..3) {
-        let relay = Locator::Relayed { relay: address(9), channel: Channel(1) };
+        let relay = Locator::Relayed { relay: address(9).into(), channel: Channel(1) };
         let path = [V4, V6, relay][kind as usize];
         let mut line = Line::new(path, device, link);
         let took = line.search();

@@ -7,16 +7,16 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::locator::Channel;
+use crate::locator::{Channel, Endpoint};
 use crate::testing::{address, at};
 
 const RELAY: Locator = Locator::Relayed {
-    relay: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 250), 1)),
+    relay: Endpoint::main(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 250), 1))),
     channel: Channel(1),
 };
 
 fn direct(n: u8) -> Locator {
-    Locator::Direct(address(n))
+    Locator::Direct(address(n).into())
 }
 
 /// Paths to a peer that answers after `rtt`, as long as it is up.
@@ -171,7 +171,7 @@ fn the_choice_moves_for_a_fifth_and_ten_milliseconds_only() {
 
 #[test]
 fn a_round_trip_that_was_never_measured_beats_none_that_was() {
-    let other = Locator::Relayed { relay: address(251), channel: Channel(1) };
+    let other = Locator::Relayed { relay: address(251).into(), channel: Channel(1) };
     let mut line = Line::new(400);
     line.paths.confirm(RELAY, Method::Relayed, line.now);
     line.select();

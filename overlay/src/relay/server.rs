@@ -1,16 +1,15 @@
 //! The relay of a super peer: channels, who may use them, and how much.
 //!
 //! Owns: [`Channels`] (control's view: which two nodes share a channel) and [`RelayTable`] (forwarding's view:
-//! which two addresses). A frame is looked up, its source checked, its bytes charged, and sent on as it came.
+//! which two endpoints). A frame is looked up, its source checked, its bytes charged, and sent on as it came.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::id::NodeId;
-use crate::locator::Channel;
+use crate::locator::{Channel, Endpoint};
 use crate::timing::Instant;
 use crate::verdict::Drop;
 use crate::wire::control::Refusal;
@@ -61,7 +60,7 @@ impl Quota {
 
 #[derive(Clone, Debug)]
 struct Ends {
-    addresses: [SocketAddr; 2],
+    places: [Endpoint; 2],
     quotas: [Arc<Quota>; 2],
 }
 
@@ -79,21 +78,17 @@ impl RelayTable {
     pub fn forward(
         &self,
         channel: Channel,
-        from: SocketAddr,
+        from: Endpoint,
         bytes: usize,
         now: Instant,
-    ) -> Result<SocketAddr, Drop> {
+    ) -> Result<Endpoint, Drop> {
         let ends = self.channels.get(&channel).ok_or(Drop::UnknownChannel)?;
         let side = match from {
-            from if from == ends.addresses[0] => 0,
-            from if from == ends.addresses[1] => 1,
+            from if from == ends.places[0] => 0,
+            from if from == ends.places[1] => 1,
             _ => return Err(Drop::WrongChannelEnd),
         };
-        if ends.quotas[side].charge(bytes, now) {
-            Ok(ends.addresses[1 - side])
-        } else {
-            Err(Drop::RelayQuota)
-        }
+        if ends.quotas[side].charge(bytes, now) { Ok(ends.places[1 - side]) } else { Err(Drop::RelayQuota) }
     }
 
     /// Open channels.
@@ -215,13 +210,13 @@ impl Channels {
         }
     }
 
-    /// Forwarding's view; `address` says where a node's tunnel with us is, if it has one.
+    /// Forwarding's view; `place` says where a node's tunnel with us is, if it has one.
     #[must_use]
-    pub fn table(&self, address: impl Fn(&NodeId) -> Option<SocketAddr>) -> RelayTable {
+    pub fn table(&self, place: impl Fn(&NodeId) -> Option<Endpoint>) -> RelayTable {
         let ends = |open: &Open| {
             let quota = |node| self.accounts.get(node).map(|account| Arc::clone(&account.quota));
             Some(Ends {
-                addresses: [address(&open.ends[0])?, address(&open.ends[1])?],
+                places: [place(&open.ends[0])?, place(&open.ends[1])?],
                 quotas: [quota(&open.ends[0])?, quota(&open.ends[1])?],
             })
         };

@@ -4,15 +4,16 @@
 //! decision of its own.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use frejus_overlay::forward::{Exception, Inward, Outward, Slot, Table};
-use frejus_overlay::locator::{Channel, Locator};
+use frejus_overlay::locator::{Channel, Endpoint, Locator};
 use frejus_overlay::packet::fragment::{Oversize, oversize};
 use frejus_overlay::packet::{IpPacket, icmp};
+use frejus_overlay::stun;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
 use frejus_overlay::verdict::{Counters, Drop};
@@ -24,7 +25,7 @@ use crate::app;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// Send this datagram.
-    Send(SocketAddr, Vec<u8>),
+    Send(Endpoint, Vec<u8>),
     /// Write this packet to the TUN device.
     Tun(Vec<u8>),
     /// Ask control.
@@ -41,7 +42,7 @@ pub struct Forwarding {
     /// The place last told as strayed, by tunnel index.
     told: BTreeMap<u32, Locator>,
     /// When a source was last called a stranger.
-    strangers: BTreeMap<SocketAddr, Instant>,
+    strangers: BTreeMap<Endpoint, Instant>,
 }
 
 /// A source is told at most this often that its session is not ours.
@@ -111,7 +112,7 @@ impl Forwarding {
         };
         datagram.truncate(header + sealed);
         self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
-        let mut deeds = vec![Deed::Send(locator.remote(), datagram)];
+        let mut deeds = vec![Deed::Send(locator.endpoint(), datagram)];
         if slot.counters.sent(packet.len() as u64) {
             deeds.push(Deed::Ask(Exception::Woken { slot: slot.id }));
         }
@@ -119,14 +120,15 @@ impl Forwarding {
     }
 
     /// A datagram from the socket.
-    pub fn inward(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> Vec<Deed> {
+    pub fn inward(&mut self, from: Endpoint, datagram: &[u8], now: Instant) -> Vec<Deed> {
         match wire::classify(datagram) {
             Some(Frame::Relay(channel, inner)) => self.relay(from, channel, inner, datagram, now),
             Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
                 self.open(Locator::Direct(from), receiver, datagram, now)
             }
-            // The daemon's responder answers; nobody asks here.
-            Some(Frame::Stun) => Vec::new(),
+            Some(Frame::Stun) if !stun::is_answer(datagram) => {
+                stun::respond(datagram, from.at).map(|answer| Deed::Send(from, answer)).into_iter().collect()
+            }
             Some(_) => {
                 let bytes = datagram.to_vec();
                 vec![Deed::Ask(Exception::Datagram { from: Locator::Direct(from), bytes })]
@@ -137,7 +139,7 @@ impl Forwarding {
 
     fn relay(
         &mut self,
-        from: SocketAddr,
+        from: Endpoint,
         channel: Channel,
         inner: &[u8],
         whole: &[u8],
@@ -166,7 +168,7 @@ impl Forwarding {
         let table = self.table.clone();
         let Some((table, slot)) = table.as_deref().and_then(|t| Some((t, t.by_receiver(receiver)?))) else {
             self.counters.count(Drop::UnknownSession);
-            return self.stranger(from.remote(), now);
+            return self.stranger(from.endpoint(), now);
         };
         let mut inner = datagram.to_vec();
         let mut deeds = match slot.tunnel.open(&mut inner) {
@@ -207,7 +209,7 @@ impl Forwarding {
         }
     }
 
-    fn stranger(&mut self, from: SocketAddr, now: Instant) -> Vec<Deed> {
+    fn stranger(&mut self, from: Endpoint, now: Instant) -> Vec<Deed> {
         if self.strangers.get(&from).is_some_and(|told| now.since(*told) < HINT) {
             return Vec::new();
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use frejus_overlay::document::{Contact, Credential, Genesis, Invalid, Network, Signed};
+use frejus_overlay::locator::{DoorId, Endpoint, Via};
 use frejus_overlay::login::{Entry, LoginServer};
 use frejus_overlay::node::{Answer, Config, Event, Node, Persist, RequestId};
 use frejus_overlay::relay::server::DEFAULT_RATE;
@@ -56,6 +57,8 @@ pub struct Host {
     pub realm: RealmId,
     /// Its UDP address there.
     pub address: SocketAddr,
+    /// Its further sockets.
+    pub doors: BTreeMap<DoorId, SocketAddr>,
     /// Whether its administrator says that this address is public.
     pub advertised: bool,
     /// Its TUN device's MTU, in bytes.
@@ -94,6 +97,7 @@ impl Host {
             name: name.to_owned(),
             realm,
             address,
+            doors: BTreeMap::new(),
             advertised: false,
             mtu: 1420,
             clock_ahead_s: 0,
@@ -146,6 +150,30 @@ impl Host {
             mtu: self.mtu,
             relay_rate: DEFAULT_RATE,
         })
+    }
+
+    /// Open a further socket, at a port of its own.
+    pub fn open_door(&mut self, door: DoorId, port: u16) {
+        self.doors.insert(door, SocketAddr::new(self.address.ip(), port));
+    }
+
+    /// The address of one of its sockets.
+    #[must_use]
+    pub fn socket(&self, via: Via) -> Option<SocketAddr> {
+        match via {
+            Via::Main => Some(self.address),
+            Via::Door(door) => self.doors.get(&door).copied(),
+            Via::Stream(_) => None,
+        }
+    }
+
+    /// What arrives at `to` from `from`, if a socket is there.
+    #[must_use]
+    pub fn endpoint(&self, from: SocketAddr, to: SocketAddr) -> Option<Endpoint> {
+        if to == self.address {
+            return Some(Endpoint::main(from));
+        }
+        self.doors.iter().find(|(_, at)| **at == to).map(|(door, _)| Endpoint::by_door(*door, from))
     }
 
     /// Enrolled by the founder, in process.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frejus_overlay::forward::Exception;
+use frejus_overlay::locator::Endpoint;
 use frejus_overlay::node::{Node, Output, Request, RequestId};
 use frejus_overlay::port::Reply;
 use frejus_overlay::timing::Instant;
@@ -23,6 +24,9 @@ use crate::internet::{Flight, HostId, Internet};
 use crate::laws::Laws;
 use crate::link::HEADERS;
 use crate::trace::{Note, Trace};
+
+/// The lowest port of a further socket.
+const EPHEMERAL: u16 = 32768;
 
 /// What will happen.
 enum Happening {
@@ -253,6 +257,7 @@ impl World {
     /// `kill -9`: the node is gone, its disk stays.
     pub fn kill(&mut self, id: HostId) {
         self.hosts[id.0].node = None;
+        self.hosts[id.0].doors.clear();
         self.hosts[id.0].forwarding = Forwarding::default();
         self.directory.leave(id);
         if let Some(wake) = self.wakes.remove(&id) {
@@ -282,7 +287,7 @@ impl World {
     fn carry_out(&mut self, id: HostId, mut deeds: VecDeque<Deed>) {
         while let Some(deed) = deeds.pop_front() {
             match deed {
-                Deed::Send(to, bytes) => self.transmit(id, to, &bytes),
+                Deed::Send(to, bytes) => self.transmit_by(id, to, &bytes),
                 Deed::Tun(packet) => {
                     if let Some(reply) = self.hosts[id.0].mail.take(&packet, self.now) {
                         deeds.extend(self.hosts[id.0].forwarding.outward(&reply));
@@ -336,6 +341,11 @@ impl World {
         let host = &mut self.hosts[id.0];
         match output {
             Output::Transmit { to, bytes } => deeds.push_back(Deed::Send(to, bytes)),
+            Output::OpenDoor(door) => {
+                let port = EPHEMERAL + self.dice.below(u64::from(u16::MAX - EPHEMERAL)) as u16;
+                host.open_door(door, port);
+            }
+            Output::CloseDoor(door) => _ = host.doors.remove(&door),
             Output::ToTun(packet) => deeds.push_back(Deed::Tun(packet)),
             Output::Table(table) => host.forwarding.table = Some(table),
             Output::Persist(what) => host.persist(what),
@@ -367,11 +377,18 @@ impl World {
 impl World {
     /// Send a datagram from a host's own address, whoever made it.
     pub fn transmit(&mut self, from: HostId, to: SocketAddr, bytes: &[u8]) {
+        self.transmit_by(from, to.into(), bytes);
+    }
+
+    /// Send a datagram by one of the host's sockets.
+    fn transmit_by(&mut self, from: HostId, to: Endpoint, bytes: &[u8]) {
+        let Some(source) = self.hosts[from.0].socket(to.via) else { return };
+        let to = to.at;
         self.laws.on_sent(from, bytes);
         self.trace.sent(self.now, from, to, bytes);
         let host = &mut self.hosts[from.0];
         host.traffic.out += (bytes.len() + HEADERS) as u64;
-        let outcome = self.internet.depart((from, host.realm), host.address, to, bytes.len(), self.now);
+        let outcome = self.internet.depart((from, host.realm), source, to, bytes.len(), self.now);
         let bytes: Arc<[u8]> = bytes.into();
         self.trace.note(self.now, Note::Sent(from, to, Arc::clone(&bytes), outcome.as_ref().err().copied()));
         if let Ok(flight) = outcome {
@@ -381,25 +398,27 @@ impl World {
 
     fn arrive(&mut self, flight: &Flight, bytes: &Arc<[u8]>) {
         match self.internet.arrive(flight) {
-            Ok((id, from, to)) if to == self.hosts[id.0].address => self.deliver(id, from, bytes),
-            // No socket listens there.
-            Ok(_) => {}
+            Ok((id, from, to)) => {
+                if let Some(from) = self.hosts[id.0].endpoint(from, to) {
+                    self.deliver(id, from, bytes);
+                }
+            }
             Err(fate) => self.trace.note(self.now, Note::Refused(fate, flight.source, flight.to)),
         }
     }
 
     /// A datagram reaches a host's socket, as if from there: what an attacker who can forge a source does.
     pub fn receive(&mut self, id: HostId, from: SocketAddr, bytes: &[u8]) {
-        self.deliver(id, from, &bytes.into());
+        self.deliver(id, from.into(), &bytes.into());
     }
 
-    fn deliver(&mut self, id: HostId, from: SocketAddr, bytes: &Arc<[u8]>) {
-        self.trace.note(self.now, Note::Arrived(id, from, Arc::clone(bytes)));
+    fn deliver(&mut self, id: HostId, from: Endpoint, bytes: &Arc<[u8]>) {
+        self.trace.note(self.now, Note::Arrived(id, from.at, Arc::clone(bytes)));
         let host = &mut self.hosts[id.0];
         host.traffic.inward += (bytes.len() + HEADERS) as u64;
         if host.node.is_none() {
             if host.disk.is_none() {
-                host.unclaimed.push((from, bytes.to_vec()));
+                host.unclaimed.push((from.at, bytes.to_vec()));
             }
             return;
         }
@@ -523,7 +542,9 @@ impl World {
         let (old_realm, old) = (self.hosts[id.0].realm, self.hosts[id.0].address);
         self.internet.detach(old_realm, v4(old));
         self.internet.attach(id, realm, v4(address));
-        (self.hosts[id.0].realm, self.hosts[id.0].address) = (realm, address);
+        let host = &mut self.hosts[id.0];
+        (host.realm, host.address) = (realm, address);
+        host.doors.values_mut().for_each(|at| at.set_ip(address.ip()));
         let now = self.hosts[id.0].now(self.now);
         self.input(id, false, |node| node.handle_links(vec![address], now));
     }

@@ -187,7 +187,7 @@ impl World {
 
     /// A datagram as if it came from `from`.
     pub(super) fn inject(&mut self, n: u8, from: SocketAddr, bytes: Vec<u8>) {
-        self.except(n, Exception::Datagram { from: Locator::Direct(from), bytes });
+        self.except(n, Exception::Datagram { from: Locator::Direct(from.into()), bytes });
     }
 
     /// A user's request.
@@ -217,13 +217,13 @@ impl World {
     fn carry_out(&mut self, n: u8) {
         while let Some(output) = self.host(n).node.poll_output() {
             match output {
-                Output::Transmit { to, bytes } => self.transmit(n, to, bytes),
+                Output::Transmit { to, bytes } => self.transmit(n, to.at, bytes),
                 Output::Table(table) => self.host(n).table = Some(table),
                 Output::Command(command) => self.command(n, command),
                 Output::ToTun(packet) => self.host(n).tun.push(packet),
                 Output::Event(event) => self.host(n).events.push(event),
                 Output::Answer(id, answer) => _ = self.host(n).answers.insert(id, answer),
-                Output::Persist(_) => {}
+                Output::Persist(_) | Output::OpenDoor(_) | Output::CloseDoor(_) => {}
             }
         }
     }
@@ -261,12 +261,12 @@ impl World {
         match wire::classify(bytes) {
             Some(Frame::Relay(channel, inner)) => {
                 let table = self.host(n).table.clone().unwrap();
-                match table.relay.forward(channel, from, bytes.len(), self.now) {
-                    Ok(to) => self.transmit(n, to, bytes.to_vec()),
-                    Err(_) => self.inward(n, Locator::Relayed { relay: from, channel }, inner),
+                match table.relay.forward(channel, from.into(), bytes.len(), self.now) {
+                    Ok(to) => self.transmit(n, to.at, bytes.to_vec()),
+                    Err(_) => self.inward(n, Locator::Relayed { relay: from.into(), channel }, inner),
                 }
             }
-            Some(_) => self.inward(n, Locator::Direct(from), bytes),
+            Some(_) => self.inward(n, Locator::Direct(from.into()), bytes),
             None => self.host(n).counters.count(Drop::UnknownFrame),
         }
     }
@@ -277,7 +277,7 @@ impl World {
         };
         let table = self.host(n).table.clone().unwrap();
         let Some(slot) = table.by_receiver(receiver) else {
-            return self.except(n, Exception::Stranger { from: from.remote() });
+            return self.except(n, Exception::Stranger { from: from.endpoint() });
         };
         let mut message = bytes.to_vec();
         let opened = slot.tunnel.open(&mut message);
@@ -343,7 +343,7 @@ impl World {
         let mut packet = vec![0; 48 + payload.len()];
         datagram.write(&mut packet).unwrap();
         let slot = self.host(n).node.peers[&node(from)].slot;
-        let from = Locator::Direct(address(from));
+        let from = Locator::Direct(address(from).into());
         self.except(n, Exception::Control { slot, from, packet });
     }
 

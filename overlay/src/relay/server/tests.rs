@@ -1,6 +1,7 @@
 //! Who may send what through whom, and how much.
 
 use super::*;
+use crate::locator::DoorId;
 use crate::testing::{address, at, node};
 
 const RATE: u64 = 10_000;
@@ -12,20 +13,27 @@ fn open(by: u8, with: u8) -> Channels {
     channels
 }
 
+fn place(n: u8) -> Endpoint {
+    address(n).into()
+}
+
 /// Everybody has a tunnel but node 9.
-fn whereabouts(of: &NodeId) -> Option<SocketAddr> {
-    (1..9).find(|n| node(*n) == *of).map(address)
+fn whereabouts(of: &NodeId) -> Option<Endpoint> {
+    (1..9).find(|n| node(*n) == *of).map(place)
 }
 
 #[test]
 fn a_frame_goes_from_one_end_to_the_other() {
     let table = open(1, 2).table(whereabouts);
-    assert_eq!(table.forward(CHANNEL, address(1), 100, at(0)), Ok(address(2)));
-    assert_eq!(table.forward(CHANNEL, address(2), 100, at(0)), Ok(address(1)));
-    assert_eq!(table.forward(CHANNEL, address(3), 100, at(0)), Err(Drop::WrongChannelEnd));
-    assert_eq!(table.forward(Channel(8), address(1), 100, at(0)), Err(Drop::UnknownChannel));
-    let port = SocketAddr::new(address(1).ip(), 1);
-    assert_eq!(table.forward(CHANNEL, port, 100, at(0)), Err(Drop::WrongChannelEnd));
+    assert_eq!(table.forward(CHANNEL, place(1), 100, at(0)), Ok(place(2)));
+    assert_eq!(table.forward(CHANNEL, place(2), 100, at(0)), Ok(place(1)));
+    assert_eq!(table.forward(CHANNEL, place(3), 100, at(0)), Err(Drop::WrongChannelEnd));
+    assert_eq!(table.forward(Channel(8), place(1), 100, at(0)), Err(Drop::UnknownChannel));
+    let port = std::net::SocketAddr::new(address(1).ip(), 1);
+    let door = Endpoint::by_door(DoorId(1), address(1));
+    for elsewhere in [port.into(), door] {
+        assert_eq!(table.forward(CHANNEL, elsewhere, 100, at(0)), Err(Drop::WrongChannelEnd));
+    }
 }
 
 #[test]
@@ -78,23 +86,19 @@ fn a_node_opens_so_many_channels_and_no_more() {
 #[test]
 fn each_end_pays_for_what_it_sends() {
     let table = open(1, 2).table(whereabouts);
-    let sent = (0..100).filter(|_| table.forward(CHANNEL, address(1), 1000, at(0)).is_ok()).count();
+    let sent = (0..100).filter(|_| table.forward(CHANNEL, place(1), 1000, at(0)).is_ok()).count();
     assert_eq!(sent, 11, "a second's budget, and the frame that breaks it");
-    assert_eq!(table.forward(CHANNEL, address(1), 1000, at(0)), Err(Drop::RelayQuota));
-    assert_eq!(
-        table.forward(CHANNEL, address(2), 1000, at(0)),
-        Ok(address(1)),
-        "the other end is not charged"
-    );
-    assert_eq!(table.forward(CHANNEL, address(1), 1000, at(200)), Ok(address(2)), "time pays it back");
+    assert_eq!(table.forward(CHANNEL, place(1), 1000, at(0)), Err(Drop::RelayQuota));
+    assert_eq!(table.forward(CHANNEL, place(2), 1000, at(0)), Ok(place(1)), "the other end is not charged");
+    assert_eq!(table.forward(CHANNEL, place(1), 1000, at(200)), Ok(place(2)), "time pays it back");
 }
 
 #[test]
 fn a_quota_survives_a_new_table() {
     let channels = open(1, 2);
     let table = channels.table(whereabouts);
-    while table.forward(CHANNEL, address(1), 1000, at(0)).is_ok() {}
-    let next = channels.table(whereabouts).forward(CHANNEL, address(1), 1000, at(0));
+    while table.forward(CHANNEL, place(1), 1000, at(0)).is_ok() {}
+    let next = channels.table(whereabouts).forward(CHANNEL, place(1), 1000, at(0));
     assert_eq!(next, Err(Drop::RelayQuota));
 }
 

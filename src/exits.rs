@@ -1,0 +1,34 @@
+//! Every way out of this node: by which socket a datagram leaves.
+//!
+//! Owns: the choice among sockets by [`Via`]. Never: the socket itself, or whereto.
+
+use frejus_overlay::locator::{Endpoint, Via};
+use nix::errno::Errno;
+
+use crate::udp::{Doors, Udp, Unsent, WhenFull};
+
+/// What datagrams leave by; clones share the sockets.
+#[derive(Clone, Debug)]
+pub struct Exits {
+    /// The sockets that the node listens on.
+    pub udp: Udp,
+    /// Further ones.
+    pub doors: Doors,
+}
+
+impl Exits {
+    /// As [`Udp::send`], by the socket that belongs to this endpoint.
+    ///
+    /// # Errors
+    /// What the kernel says, and of how many datagrams; `EBADF` for a socket that is not open.
+    pub fn send(&self, to: Endpoint, bytes: &[u8], segment: usize, full: WhenFull) -> Result<(), Unsent> {
+        match to.via {
+            Via::Main => self.udp.send(to.at, bytes, segment, full),
+            Via::Door(door) => self.doors.send(door, to.at, bytes, segment, full),
+            Via::Stream(_) => {
+                let datagrams = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
+                Err(Unsent { datagrams, source: Errno::EBADF.into() })
+            }
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! What becomes of datagrams that came in: opened, joined, written to the device; passed on; told to control.
+//!
+//! Owns: the decisions of one receiving thread and what it remembers of its peers; the datagrams lie in an arena of that
+//! thread's. Never: receives, answers a handshake, or looks into a relay frame twice.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
+use frejus_overlay::locator::{Channel, Endpoint, Locator};
+use frejus_overlay::packet::IpPacket;
+use frejus_overlay::packet::coalesce::{Coalescer, MAX_SEGMENTS, Output, Refused, SINGLE};
+use frejus_overlay::packet::vnet::Gso;
+use frejus_overlay::stun;
+use frejus_overlay::timing::Instant;
+use frejus_overlay::tunnel::{HEADER, Opened};
+use frejus_overlay::verdict::{Counters, Drop as Reason};
+use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control, relay_header};
+use nix::errno::Errno;
+
+use super::tables::{Strangers, Talkers, Told};
+use super::{Control, LONGEST_EXCEPTION};
+use crate::exits::Exits;
+use crate::gate::{Gate, Passage};
+use crate::limiter::Limiter;
+use crate::offload::Offload;
+use crate::tun::Tun;
+use crate::udp::WhenFull;
+use crate::wireguard::COOKIE_REPLY;
+
+/// Opened bytes that are written out without waiting for the rest of the batch, so that the first leave early and
+/// are still in the cache.
+const WRITE: usize = 48 << 10;
+/// Packets in a batch that is written out: 64 KiB of the smallest datagrams are half of that.
+const PACKETS: usize = 4096;
+
+/// Everything but the arena, so that a datagram can be borrowed meanwhile.
+pub(super) struct Opener {
+    exits: Exits,
+    control: Control,
+    /// Shared by all pairs: control is one thread, whatever their number.
+    gate: Arc<Mutex<Gate>>,
+    stun: Limiter,
+    told: Told,
+    talkers: Talkers,
+    strangers: Strangers,
+    writer: Writer,
+}
+
+/// Opened packets on their way to the device.
+struct Writer {
+    tun: Arc<Tun>,
+    counters: Arc<Counters>,
+    /// Bytes pushed and not yet written.
+    waiting: usize,
+    coalescer: Coalescer,
+}
+
+/// Datagrams that the kernel joined: of one sender, `stride` bytes each, the last maybe shorter, up to `end` in the
+/// arena.
+#[derive(Clone, Copy)]
+pub(super) struct Joined {
+    pub(super) end: usize,
+    pub(super) stride: usize,
+    pub(super) sender: Endpoint,
+}
+
+impl Joined {
+    /// Where the datagram lies that begins at `start`.
+    fn at(&self, start: usize) -> Option<Range<usize>> {
+        (start < self.end).then(|| start..self.end.min(start + self.stride))
+    }
+
+    /// Where the datagrams end that, from `start` on, satisfy `same`.
+    fn run_end(&self, arena: &[u8], start: usize, same: impl Fn(&[u8]) -> bool) -> usize {
+        let mut end = start;
+        while let Some(datagram) = self.at(end)
+            && same(&arena[datagram.clone()])
+        {
+            end = datagram.end;
+        }
+        end
+    }
+
+    fn count(&self, start: usize, end: usize) -> u64 {
+        (end - start).div_ceil(self.stride) as u64
+    }
+}
+
+/// Data messages of one session, from one place.
+#[derive(Clone, Copy)]
+struct Messages {
+    joined: Joined,
+    /// Relay header in front of each, in bytes.
+    front: usize,
+    from: Locator,
+    receiver: u32,
+    /// When the batch was read.
+    now: Instant,
+}
+
+impl Messages {
+    fn is_one(&self, datagram: &[u8]) -> bool {
+        let message = datagram.get(self.front..).and_then(classify);
+        message == Some(Frame::Wireguard(Wireguard::Data(self.receiver)))
+    }
+}
+
+impl Opener {
+    pub(super) fn new(tun: Arc<Tun>, exits: Exits, control: Control, gate: Arc<Mutex<Gate>>) -> Self {
+        let writer = Writer {
+            counters: Arc::clone(&control.counters),
+            waiting: 0,
+            coalescer: Coalescer::new(PACKETS, tun.joins_udp()),
+            tun,
+        };
+        Self {
+            exits,
+            control,
+            gate,
+            stun: Limiter::default(),
+            told: Told::default(),
+            talkers: Talkers::default(),
+            strangers: Strangers::default(),
+            writer,
+        }
+    }
+
+    /// Write out what of this batch was kept for joining.
+    pub(super) fn flush(&mut self, arena: &[u8]) {
+        self.writer.flush(arena);
+    }
+
+    /// What came joined from one sender and lies in the arena from `at` on. Keep the arena until [`Self::flush`].
+    pub(super) fn handle(
+        &mut self,
+        table: &Table,
+        arena: &mut [u8],
+        mut at: usize,
+        joined: Joined,
+        now: Instant,
+    ) {
+        while let Some(datagram) = joined.at(at) {
+            match classify(&arena[datagram.clone()]) {
+                Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
+                    let from = Locator::Direct(joined.sender);
+                    at = self.data(table, arena, Messages { joined, front: 0, from, receiver, now }, at);
+                }
+                Some(Frame::Relay(channel, _)) => at = self.relay(table, arena, channel, joined, at, now),
+                frame => {
+                    self.single(table, frame, &arena[datagram.clone()], joined.sender, now);
+                    at = datagram.end;
+                }
+            }
+        }
+    }
+
+    /// What is neither data nor relayed.
+    fn single(
+        &mut self,
+        table: &Table,
+        frame: Option<Frame<'_>>,
+        datagram: &[u8],
+        sender: Endpoint,
+        now: Instant,
+    ) {
+        match frame {
+            Some(Frame::Stun) if !stun::is_answer(datagram) => self.answer_stun(datagram, sender, now),
+            None => self.counters().count(Reason::UnknownFrame),
+            Some(frame) => self.submit(table, Locator::Direct(sender), &frame, datagram, now),
+        }
+    }
+
+    fn answer_stun(&mut self, datagram: &[u8], sender: Endpoint, now: Instant) {
+        if !self.stun.admit(sender.at.ip(), now) {
+            self.counters().count(Reason::RateLimited);
+        } else if let Some(answer) = stun::respond(datagram, sender.at) {
+            self.exits.send(sender, &answer, answer.len(), WhenFull::Drop).ok();
+        } else {
+            self.counters().count(Reason::UnknownFrame);
+        }
+    }
+
+    /// Not authenticated yet, and costly to look at.
+    fn submit(&self, table: &Table, from: Locator, frame: &Frame<'_>, bytes: &[u8], now: Instant) {
+        if bytes.len() > LONGEST_EXCEPTION {
+            return self.counters().count(Reason::UnknownFrame);
+        }
+        let mut reply = [0; COOKIE_REPLY];
+        let knows = |receiver| table.by_receiver(receiver).is_some();
+        let passage = {
+            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            gate.judge(from, frame, bytes, knows, now, &mut reply)
+        };
+        match passage {
+            Passage::Admitted => {
+                self.control.tell(Exception::Datagram { from, bytes: bytes.to_vec() });
+            }
+            Passage::Cookie(length) => self.give_cookie(from, &reply[..length]),
+            Passage::Refused(reason) => self.counters().count(reason),
+        }
+    }
+
+    /// The initiation itself is not looked at: it comes again, with proof of where it comes from.
+    fn give_cookie(&self, to: Locator, cookie: &[u8]) {
+        self.counters().count(Reason::RateLimited);
+        let mut framed = [0; RELAY_HEADER + COOKIE_REPLY];
+        let front = match to {
+            Locator::Direct(_) => 0,
+            Locator::Relayed { channel, .. } => {
+                framed[..RELAY_HEADER].copy_from_slice(&relay_header(channel));
+                RELAY_HEADER
+            }
+        };
+        let length = front + cookie.len();
+        framed[front..length].copy_from_slice(cookie);
+        self.exits.send(to.endpoint(), &framed[..length], length, WhenFull::Drop).ok();
+    }
+
+    /// Frames of one channel from `start` on: passed on as they are, or opened if we are the channel's end. Where
+    /// they end.
+    fn relay(
+        &mut self,
+        table: &Table,
+        arena: &mut [u8],
+        channel: Channel,
+        joined: Joined,
+        start: usize,
+        now: Instant,
+    ) -> usize {
+        let header = relay_header(channel);
+        let end = joined.run_end(arena, start, |datagram| datagram.starts_with(&header));
+        let run = &arena[start..end];
+        let frames = joined.count(start, end);
+        match table.relay.forward(channel, joined.sender, run.len(), now) {
+            Ok(to) => match self.exits.send(to, run, joined.stride, WhenFull::Drop) {
+                Ok(()) => {
+                    self.counters().relayed.fetch_add(frames, Ordering::Relaxed);
+                }
+                Err(unsent) => {
+                    let left = frames.saturating_sub(unsent.datagrams);
+                    self.counters().relayed.fetch_add(left, Ordering::Relaxed);
+                    self.counters().count_many(Reason::SendFailed, unsent.datagrams);
+                }
+            },
+            Err(Reason::UnknownChannel) => {
+                let from = Locator::Relayed { relay: joined.sender, channel };
+                self.unwrap(table, arena, Joined { end, ..joined }, start, from, now);
+            }
+            Err(reason) => self.counters().count_many(reason, frames),
+        }
+        end
+    }
+
+    /// Frames that end here. Only WireGuard travels in them.
+    fn unwrap(
+        &mut self,
+        table: &Table,
+        arena: &mut [u8],
+        joined: Joined,
+        mut at: usize,
+        from: Locator,
+        now: Instant,
+    ) {
+        while let Some(datagram) = joined.at(at) {
+            let inner = &arena[datagram.start + RELAY_HEADER..datagram.end];
+            match classify(inner) {
+                Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
+                    let messages = Messages { joined, front: RELAY_HEADER, from, receiver, now };
+                    at = self.data(table, arena, messages, at);
+                    continue;
+                }
+                Some(frame @ Frame::Wireguard(_)) => self.submit(table, from, &frame, inner, now),
+                _ => self.counters().count(Reason::UnknownFrame),
+            }
+            at = datagram.end;
+        }
+    }
+
+    /// Data messages of one session from `start` on; where they end.
+    fn data(&mut self, table: &Table, arena: &mut [u8], messages: Messages, mut at: usize) -> usize {
+        let Some(slot) = table.by_receiver(messages.receiver) else {
+            let end = messages.joined.run_end(arena, at, |datagram| messages.is_one(datagram));
+            self.counters().count_many(Reason::UnknownSession, messages.joined.count(at, end));
+            let from = messages.from.endpoint();
+            if self.strangers.admit(from.at, messages.now) {
+                self.control.tell(Exception::Stranger { from });
+            }
+            return end;
+        };
+        let (mut authentic, mut bytes) = (false, 0);
+        while let Some(datagram) = messages.joined.at(at)
+            && messages.is_one(&arena[datagram.clone()])
+        {
+            at = datagram.end;
+            let message = datagram.start + messages.front..datagram.end;
+            match slot.tunnel.open(&mut arena[message.clone()]) {
+                Opened::Packet(len) => {
+                    authentic = true;
+                    let start = message.start + HEADER;
+                    if self.deliver(table, slot, &messages, arena, start..start + len) {
+                        bytes += len as u64;
+                    }
+                }
+                Opened::Keepalive => authentic = true,
+                Opened::Rejected => self.counters().count(Reason::NotAuthentic),
+                Opened::Refused => self.counters().count(Reason::WireguardKeys),
+            }
+        }
+        slot.counters.received(bytes);
+        if authentic {
+            self.heard(slot, messages.from, messages.now);
+        }
+        at
+    }
+
+    /// A packet of `slot`'s peer lies at `range`. Whether it is data, which keeps the peer awake; control messages do
+    /// not.
+    fn deliver(
+        &mut self,
+        table: &Table,
+        slot: &Slot,
+        messages: &Messages,
+        arena: &[u8],
+        range: Range<usize>,
+    ) -> bool {
+        let packet = &arena[range.clone()];
+        let Ok(ip) = IpPacket::parse(packet) else {
+            self.counters().count(Reason::Malformed);
+            return false;
+        };
+        match table.inward(slot, ip.source(), ip.destination(), is_control(packet)) {
+            Decision::Deliver => {
+                self.writer.push(arena, range);
+                return true;
+            }
+            Decision::Control if packet.len() > LONGEST_EXCEPTION => {
+                self.counters().count(Reason::BadMessage)
+            }
+            Decision::Control if !self.talkers.admit(slot, messages.now) => {
+                self.counters().count(Reason::RateLimited);
+            }
+            Decision::Control => {
+                let (from, packet) = (messages.from, packet.to_vec());
+                self.control.tell(Exception::Control { slot: slot.id, from, packet });
+            }
+            Decision::Drop(reason) => self.counters().count(reason),
+        }
+        false
+    }
+
+    /// Something authentic came from the peer: control hears of it if that says something about the path.
+    fn heard(&mut self, slot: &Slot, from: Locator, now: Instant) {
+        match slot.path {
+            None => {
+                let announced = &slot.counters.announced;
+                if !announced.swap(true, Ordering::Relaxed)
+                    && !self.control.tell(Exception::Established { slot: slot.id, from })
+                {
+                    announced.store(false, Ordering::Relaxed);
+                }
+            }
+            Some(path) if path != from && self.told.is_news(slot, from, now) => {
+                if self.control.tell(Exception::Strayed { slot: slot.id, from }) {
+                    self.told.remember(slot, from, now);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.control.counters
+    }
+}
+
+/// Whether this is UDP over IPv6 to the port of control messages; that it is to us is for the table to say.
+fn is_control(packet: &[u8]) -> bool {
+    const UDP: u8 = 17;
+    matches!(packet, [first, _, _, _, _, _, UDP, ..] if first >> 4 == 6)
+        && packet.get(42..44) == Some(&control::PORT.to_be_bytes())
+}
+
+impl Writer {
+    /// Takes the opened packet at `range`.
+    fn push(&mut self, arena: &[u8], range: Range<usize>) {
+        if self.waiting >= WRITE {
+            self.flush(arena);
+        }
+        match self.coalescer.push(arena, range.clone()) {
+            Ok(()) => self.waiting += range.len(),
+            Err(Refused::Malformed(_)) => self.counters.count_many(Reason::Malformed, 1),
+            Err(Refused::Full) => {
+                // Cannot happen with packets of honest size; the packet is written by itself, in order.
+                self.flush(arena);
+                self.write_one(&arena[range]);
+            }
+        }
+    }
+
+    /// Writes everything out.
+    fn flush(&mut self, arena: &[u8]) {
+        self.waiting = 0;
+        if self.coalescer.is_empty() {
+            return;
+        }
+        for output in self.coalescer.outputs(arena) {
+            self.write(&output);
+        }
+        self.coalescer.clear();
+    }
+
+    /// Writes one output, in parts if the kernel refuses it joined (stable kernels from 6.6.44 did that to short tails).
+    fn write(&self, output: &Output<'_>) {
+        let which = if output.gso() == Gso::UdpL4 { Offload::UdpCoalescing } else { Offload::TcpCoalescing };
+        if output.count() == 1 || !self.tun.joins(which) {
+            output.packets().for_each(|packet| _ = self.write_one(packet));
+            return;
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+        slices[0] = IoSlice::new(output.header());
+        for (to, from) in slices[1..].iter_mut().zip(output.slices()) {
+            *to = IoSlice::new(from);
+        }
+        match self.tun.write(&slices[..=output.count()]) {
+            Ok(()) => {
+                self.counters.packets_in.fetch_add(output.count() as u64, Ordering::Relaxed);
+            }
+            Err(Errno::EINVAL) => {
+                if output.packets().filter(|packet| self.write_one(packet)).count() == output.count() {
+                    self.tun.offloads().refused(which);
+                }
+            }
+            Err(_) => self.counters.count_many(Reason::TunFailed, output.count() as u64),
+        }
+    }
+
+    /// Writes one packet; whether the kernel took it.
+    fn write_one(&self, packet: &[u8]) -> bool {
+        let header: &[u8] = if self.tun.has_header() { &SINGLE } else { &[] };
+        let taken = self.tun.write(&[IoSlice::new(header), IoSlice::new(packet)]).is_ok();
+        if taken {
+            self.counters.packets_in.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.counters.count_many(Reason::TunFailed, 1);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_within_joined_datagrams() {
+        let sender = Endpoint::main("192.0.2.1:7".parse().unwrap());
+        let arena = b"..aaabbbaab";
+        let joined = Joined { end: 11, stride: 3, sender };
+        assert_eq!(joined.at(2), Some(2..5));
+        assert_eq!(joined.at(11), None);
+        assert_eq!(joined.run_end(arena, 2, |datagram| datagram == b"aaa"), 5);
+        assert_eq!(joined.run_end(arena, 2, |_| true), 11);
+        let short = Joined { end: 8, stride: 3, sender };
+        assert_eq!(short.run_end(b"aaaaaaaa", 3, |datagram| datagram.starts_with(b"aa")), 8);
+        assert_eq!(short.count(3, 8), 2);
+    }
+
+    #[test]
+    fn control_messages_are_told_by_protocol_and_port() {
+        let mut packet = [0; 48];
+        packet[0] = 0x60;
+        packet[6] = 17;
+        packet[42..44].copy_from_slice(&control::PORT.to_be_bytes());
+        assert!(is_control(&packet));
+        assert!(!is_control(&packet[..43]));
+        for (at, other) in [(0, 0x45), (6, 6), (42, 0)] {
+            let mut packet = packet;
+            packet[at] = other;
+            assert!(!is_control(&packet));
+        }
+    }
+}
