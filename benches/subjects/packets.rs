@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use frejus_overlay::document::{Candidate, CandidateKind};
+use frejus_overlay::guess::Ports;
 use frejus_overlay::packet::checksum::Sum;
 use frejus_overlay::packet::coalesce::Coalescer;
 use frejus_overlay::packet::segment::Segments;
@@ -50,7 +51,7 @@ pub(super) fn entries() -> Vec<Entry> {
         Entry::plain("decode/probe", 0, || decoded(&Message::Probe { token: 0x1234_5678_9abc })),
         Entry::plain("decode/candidates", 0, || {
             let candidates = (1..=8).map(candidate).collect();
-            decoded(&Message::Candidates { candidates, answer: true })
+            decoded(&Message::Candidates { candidates, answer: true, ports: Ports::Kept })
         }),
     ]
 }

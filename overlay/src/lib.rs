@@ -11,7 +11,7 @@
 //! | who is who, and why one believes it | [`id`], [`document`], [`record`], [`code`] |
 //! | how a node comes in | [`enrolment`] (the newcomer), [`login`] (the login server) |
 //! | address → node → whereabouts | [`resolver`], [`port`] (to the directory) |
-//! | how a path is found, judged and left | [`punch`], [`paths`], [`score`], [`path_mtu`], [`locator`], [`stun`] |
+//! | how a path is found, judged and left | [`nat`], [`punch`], [`guess`], [`paths`], [`score`], [`path_mtu`], [`locator`], [`stun`] |
 //! | what a packet meets | [`forward`], [`packet`], [`relay`], [`verdict`] |
 //! | what travels | [`wire`], [`tunnel`] |
 //! | what protects it, beside WireGuard | [`agreement`] |
@@ -41,6 +41,7 @@ pub mod code;
 pub mod document;
 pub mod enrolment;
 pub mod forward;
+pub mod guess;
 pub mod id;
 pub mod limits;
 pub mod locator;

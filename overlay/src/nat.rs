@@ -10,6 +10,7 @@ pub mod ports;
 use std::net::SocketAddr;
 
 use crate::document::NatClass;
+use crate::guess::Ports;
 
 /// What a NAT's decision depends on (RFC 4787, sections 4.1 and 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,20 @@ pub struct Discovered {
     pub udp: bool,
     /// What could not be found out, and why.
     pub gaps: Vec<Gap>,
+}
+
+impl Discovered {
+    /// How outer ports are chosen, as far as guessing needs to know.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        let step = self.step.and_then(|step| i16::try_from(step).ok()).filter(|step| *step != 0);
+        match (self.mapping, self.class, step) {
+            (Dependence::Endpoint, ..) | (_, NatClass::Open | NatClass::Firewalled, _) => Ports::Kept,
+            (_, _, Some(step)) => Ports::Counted(step),
+            (_, NatClass::SymmetricRandom, None) => Ports::Scattered,
+            _ => Ports::Unknown,
+        }
+    }
 }
 
 /// The class of what was found. `translated`: whether the outside sees another address than ours; `step` and

@@ -8,6 +8,8 @@
 
 mod ask;
 mod dial;
+mod doors;
+mod guess;
 mod home;
 mod io;
 mod keys;
@@ -31,6 +33,7 @@ use crate::forward::{Exception, SlotId, Table};
 use crate::id::{NodeId, Subject, TunnelKey};
 use crate::locator::{Endpoint, Locator};
 use crate::login::LoginServer;
+use crate::nat::Discovered;
 use crate::peer::Peer;
 use crate::port::Reply;
 use crate::relay::server::{Channels, RelayTable};
@@ -41,6 +44,7 @@ use crate::verdict::{Counters, Drop};
 use crate::wire;
 
 use ask::Askers;
+use doors::Doors;
 use home::Homes;
 use presence::Presence;
 use request::Requests;
@@ -83,6 +87,8 @@ pub struct Node {
     presence: Presence,
     served: Served,
     channels: Channels,
+    doors: Doors,
+    discovered: Discovered,
     login: Option<LoginServer>,
 
     /// What forwarding knows; a copy is published whenever it changes.
@@ -122,6 +128,8 @@ impl Node {
             presence: Presence::new(config.advertise, config.directory_port, now.instant),
             served: Served::new(now.instant),
             channels: Channels::new(config.relay_rate),
+            doors: Doors::default(),
+            discovered: Discovered::default(),
             login: config.login,
             network: config.network,
             genesis: config.genesis,

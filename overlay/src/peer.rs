@@ -11,6 +11,7 @@ use crate::agreement::exchange::Agreement;
 use crate::backlog::Backlog;
 use crate::document::{Member, Place, Roles, Verified};
 use crate::forward::{Slot, SlotCounters, SlotId};
+use crate::guess::Guess;
 use crate::id::{NetworkId, NodeId, TunnelKey};
 use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
 use crate::locator::{Channel, Endpoint, Locator};
@@ -58,6 +59,7 @@ pub(crate) struct Peer {
     pub(crate) counters: Arc<SlotCounters>,
     pub(crate) paths: Paths,
     pub(crate) punch: Punch,
+    pub(crate) guess: Guess,
     pub(crate) backlog: Backlog,
     pub(crate) agreement: Agreement,
     /// Ours, for whatever relay leads to it.
@@ -112,6 +114,7 @@ impl Peer {
             counters: Arc::default(),
             paths: Paths::new(fresh.device_mtu),
             punch: Punch::new(),
+            guess: Guess::default(),
             backlog: Backlog::default(),
             agreement: Agreement::default(),
             channel: fresh.channel,
@@ -220,7 +223,8 @@ impl Peer {
         let ping = self.pings.values().map(|ping| ping.deadline).min();
         let forget = (!self.is_home).then(|| self.forget_at());
         let agreement = self.agreement.poll_timeout();
-        [dial, ping, forget, agreement, self.paths.poll_timeout(active, kept), self.punch.poll_timeout()]
+        let (punch, guess) = (self.punch.poll_timeout(), self.guess.poll_timeout());
+        [dial, ping, forget, agreement, self.paths.poll_timeout(active, kept), punch, guess]
             .into_iter()
             .flatten()
             .fold(self.tick, Instant::min)

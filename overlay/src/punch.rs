@@ -51,11 +51,20 @@ pub enum Due {
     Probe(SocketAddr),
 }
 
+/// A probe that has not been answered.
+#[derive(Debug)]
+struct Outstanding {
+    token: u64,
+    to: Endpoint,
+    method: Method,
+    sent: Instant,
+}
+
 /// The search for a direct path to one peer.
 #[derive(Debug, Default)]
 pub struct Punch {
     targets: BTreeMap<SocketAddr, Method>,
-    outstanding: VecDeque<(u64, Endpoint, Instant)>,
+    outstanding: VecDeque<Outstanding>,
     /// Addresses that have not answered: probes sent, and the last. Outlives the targets, which the peer may change.
     unproved: BTreeMap<SocketAddr, (u16, Instant)>,
     /// The burst under way: its start and the tries made.
@@ -137,12 +146,24 @@ impl Punch {
         self.next_burst = None;
     }
 
-    /// A probe with `token` left.
-    pub fn sent(&mut self, token: u64, to: Endpoint, now: Instant) {
+    /// Where others see the peer, by what it says.
+    pub fn outer(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let outer = |method: &Method| matches!(method, Method::Punched | Method::Public);
+        self.targets.iter().filter(move |(_, method)| outer(method)).map(|(at, _)| *at)
+    }
+
+    /// How a place was found.
+    #[must_use]
+    pub fn method(&self, at: &SocketAddr) -> Method {
+        self.targets.get(at).copied().unwrap_or(Method::Punched)
+    }
+
+    /// A probe with `token` left, to a place found by `method`.
+    pub fn sent(&mut self, token: u64, to: Endpoint, method: Method, now: Instant) {
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
-        self.outstanding.push_back((token, to, now));
+        self.outstanding.push_back(Outstanding { token, to, method, sent: now });
         let at = to.at;
         if self.unproved.len() >= 4 * MAX_TARGETS && !self.unproved.contains_key(&at) {
             let oldest = self.unproved.iter().min_by_key(|(_, (_, last))| *last).map(|(at, _)| *at);
@@ -159,10 +180,10 @@ impl Punch {
 
     /// An answer came: which target it proves, how that was found, and the round trip.
     pub fn answered(&mut self, token: u64, now: Instant) -> Option<(Endpoint, Method, Duration)> {
-        let at = self.outstanding.iter().position(|(sent, ..)| *sent == token)?;
-        let (_, target, sent) = self.outstanding.remove(at)?;
-        self.unproved.remove(&target.at);
-        Some((target, self.targets.get(&target.at).copied().unwrap_or(Method::Punched), now.since(sent)))
+        let at = self.outstanding.iter().position(|probe| probe.token == token)?;
+        let probe = self.outstanding.remove(at)?;
+        self.unproved.remove(&probe.to.at);
+        Some((probe.to, probe.method, now.since(probe.sent)))
     }
 
     /// What is due.
@@ -240,7 +261,7 @@ mod tests {
             punch.join(at(ms));
             for due in punch.handle_timeout(at(ms)) {
                 assert_eq!(due, Due::Probe(target()));
-                punch.sent(probes, target().into(), at(ms));
+                punch.sent(probes, target().into(), Method::Punched, at(ms));
                 probes += 1;
             }
         }
@@ -263,10 +284,10 @@ mod tests {
     #[test]
     fn the_answer_names_the_place_that_was_probed() {
         let mut punch = Punch::new();
-        punch.sent(7, target().into(), at(10));
+        punch.sent(7, target().into(), Method::Local, at(10));
         assert_eq!(
             punch.answered(7, at(30)),
-            Some((target().into(), Method::Punched, Duration::from_millis(20)))
+            Some((target().into(), Method::Local, Duration::from_millis(20)))
         );
         assert_eq!(punch.answered(7, at(40)), None);
     }

@@ -62,6 +62,9 @@ pub struct Here {
 }
 
 impl Here {
+    /// A server with one port, which need not say its address.
+    pub const ALONE: Self = Self { address: None, main: 0, alternate: None, asked: Port::Main };
+
     fn at(&self, port: Port) -> Option<SocketAddr> {
         let number = match port {
             Port::Main => self.main,

@@ -14,6 +14,7 @@ use frejus_overlay::document::{
     Candidate, CandidateKind, Contact, Credential, Document, Genesis, Grant, NatClass, Network, Passport,
     Roles, Signed, Whereabouts,
 };
+use frejus_overlay::guess::{Ports, Window};
 use frejus_overlay::id::{NetworkId, NodeId, RecordKey, Subject, TunnelKey};
 use frejus_overlay::locator::Channel;
 use frejus_overlay::login::Digest;
@@ -121,6 +122,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     let channel = Channel(0x0123_4567_89ab_cdef);
     let candidates = vec![Candidate { kind: CandidateKind::Host, at: at("192.168.10.2:51860") }];
     let sealed = vec![0xe1, 0xe2];
+    let ip = at("203.0.113.10:51860").ip();
     let (credential, contact) = (short_credential(), short_contact());
     let seen = Some(at("203.0.113.10:51860"));
     let whereabouts = Some(Signed::from_bytes(vec![0xc1, 0xc2]));
@@ -128,7 +130,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     vec![
         ("probe", Message::Probe { token: 300 }),
         ("probe-ack", Message::ProbeAck { token: 300, seen }),
-        ("candidates", Message::Candidates { candidates, answer: true }),
+        ("candidates", Message::Candidates { candidates, answer: true, ports: Ports::Counted(-1) }),
         ("lookup", Message::Lookup { id: 7, subject }),
         ("lookup-answer", Message::LookupAnswer { id: 7, credential: Some(credential.clone()), whereabouts }),
         ("publish", Message::Publish { contact: contact.clone() }),
@@ -142,6 +144,9 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("super-peers", Message::SuperPeers),
         ("super-peer", Message::SuperPeer { contact }),
         ("bye", Message::Bye),
+        ("predicted", Message::Predicted(Window { ip, first: 40001, step: 1, count: 2 })),
+        ("guess-offer", Message::GuessOffer { ip }),
+        ("guess-agreed", Message::GuessAgreed),
     ]
 }
 

@@ -102,6 +102,8 @@ pub(super) fn path(path: PathView) -> report::Path {
             Method::Local => Some(report::Method::Local),
             Method::Reversed => Some(report::Method::Reversed),
             Method::Punched => Some(report::Method::Punched),
+            Method::Predicted => Some(report::Method::Predicted),
+            Method::Guessed => Some(report::Method::Guessed),
             Method::Relayed => None,
         },
         rtt_ms: path.rtt.map(ms),

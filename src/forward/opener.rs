@@ -176,7 +176,9 @@ impl Opener {
     fn answer_stun(&mut self, datagram: &[u8], sender: Endpoint, now: Instant) {
         if !self.stun.admit(sender.at.ip(), now) {
             self.counters().count(Reason::RateLimited);
-        } else if let Some(answer) = stun::respond(datagram, sender.at) {
+        } else if let Some(stun::Reaction::Answer { bytes: answer, .. }) =
+            stun::respond(datagram, sender.at, &stun::Here::ALONE)
+        {
             self.exits.send(sender, &answer, answer.len(), WhenFull::Drop).ok();
         } else {
             self.counters().count(Reason::UnknownFrame);

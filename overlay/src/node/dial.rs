@@ -11,6 +11,7 @@ use crate::id::{NodeId, Subject, TunnelKey};
 use crate::limits::{DIAL_LIMIT, KNOCKERS, PEERS, STRANGERS};
 use crate::locator::{Channel, Endpoint, Locator, is_public};
 use crate::peer::{Dial, Fresh, Peer};
+use crate::stun::Answer;
 use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
 use crate::verdict::Drop;
 use crate::wire::control::Message;
@@ -153,6 +154,9 @@ impl Node {
 
     fn take_peer(&mut self, node: NodeId) -> Option<Peer> {
         let peer = self.peers.remove(&node)?;
+        for door in peer.guess.doors() {
+            self.close_door(door);
+        }
         self.slots[usize::from(peer.slot.0)] = None;
         self.by_key.remove(&peer.key);
         if let Some(wake) = peer.wake {
@@ -276,6 +280,10 @@ impl Node {
             }
             Some(Frame::EnrolRequest(sealed)) if from.is_direct() => self.on_enrol(from, sealed, bytes.len()),
             Some(Frame::Stranger) => self.on_stranger(from.endpoint()),
+            Some(Frame::Stun) => match Answer::read(bytes) {
+                Some(answer) => self.on_seen_at_door(&answer),
+                None => self.drop(Drop::UnknownFrame),
+            },
             _ => self.drop(Drop::UnknownFrame),
         }
     }

@@ -170,6 +170,10 @@ pub enum Method {
     Reversed,
     /// Both dialled at once.
     Punched,
+    /// As punched, to ports that a NAT was expected to give out next.
+    Predicted,
+    /// As punched, by many sockets and many ports tried at random.
+    Guessed,
     /// No direct way: through a relay.
     Relayed,
 }
@@ -183,6 +187,8 @@ impl Method {
             Self::Local => Some("local"),
             Self::Reversed => Some("reversed"),
             Self::Punched => Some("punched"),
+            Self::Predicted => Some("predicted"),
+            Self::Guessed => Some("guessed"),
             Self::Relayed => None,
         }
     }

@@ -8,6 +8,7 @@ use rand_core::Rng;
 use super::{Event, Method, Node};
 use crate::document::{Candidate, Roles};
 use crate::forward::SlotId;
+use crate::guess::Ports;
 use crate::id::NodeId;
 use crate::locator::{Endpoint, Locator, is_public};
 use crate::packet::udp6::Udp6;
@@ -146,6 +147,12 @@ impl Node {
         }
     }
 
+    /// How a place was found at which the peer has just been heard.
+    fn method_at(&self, node: NodeId, at: Locator) -> Method {
+        let guessed = self.peers.get(&node).and_then(|peer| peer.guess.method(at.endpoint()));
+        guessed.unwrap_or_else(|| self.method(node, at))
+    }
+
     /// Send a probe on a path that has proved itself; the token.
     pub(super) fn probe(&mut self, node: NodeId, way: Locator) -> u64 {
         let token = self.rng.next_u64();
@@ -186,10 +193,12 @@ impl Node {
         let has_relay = !super_peers && !peer.member.passport.roles.includes(Roles::SUPER_PEER);
         if path.is_direct() {
             peer.punch.stop();
+            peer.guess.stop();
         } else if peer.is_active(now) && has_relay && !peer.punch.is_running() {
             peer.punch.start(now);
         }
         let name = peer.name().to_owned();
+        self.close_idle_doors(node);
         self.unlisted.insert(node);
         self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
     }
@@ -216,7 +225,12 @@ impl Node {
         match message {
             Message::Probe { token } => self.on_probe(node, from, token),
             Message::ProbeAck { token, seen } => self.on_probe_ack(node, from, token, seen),
-            Message::Candidates { candidates, answer } => self.on_candidates(node, &candidates, answer),
+            Message::Candidates { candidates, answer, ports } => {
+                self.on_candidates(node, &candidates, answer, ports);
+            }
+            Message::Predicted(window) => self.on_predicted(node, &window),
+            Message::GuessOffer { ip } => self.on_guess_offer(node, ip),
+            Message::GuessAgreed => self.on_guess_agreed(node),
             Message::Bye => self.on_bye(node),
             Message::Offer(offer) => self.on_offer(node, from, &offer),
             Message::Answer(answer) => self.on_agreed(node, &answer),
@@ -230,23 +244,23 @@ impl Node {
         if let Locator::Direct(at) = from
             && self.peers.get(&node).is_some_and(|peer| peer.paths.find(from).is_none())
         {
-            let method = self.method(node, from);
+            let method = self.method_at(node, from);
             if at.is_main()
                 && let Some(peer) = self.peer(node)
             {
                 peer.punch.saw(at.at, method);
             }
-            self.try_at(node, at);
+            self.try_at(node, at, method);
         }
     }
 
     /// Probe a place that has not answered yet.
-    fn try_at(&mut self, node: NodeId, at: Endpoint) {
+    pub(super) fn try_at(&mut self, node: NodeId, at: Endpoint, method: Method) {
         let token = self.rng.next_u64();
         self.send_along(node, Locator::Direct(at), &Message::Probe { token });
         let now = self.now.instant;
         if let Some(peer) = self.peer(node) {
-            peer.punch.sent(token, at, now);
+            peer.punch.sent(token, at, method, now);
         }
     }
 
@@ -273,18 +287,25 @@ impl Node {
         self.reselect(node);
     }
 
-    fn on_candidates(&mut self, node: NodeId, candidates: &[Candidate], answer: bool) {
+    fn on_candidates(&mut self, node: NodeId, candidates: &[Candidate], answer: bool, ports: Ports) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         peer.punch.forget_targets();
         peer.punch.learn(candidates);
+        peer.guess.learn(ports);
         if !peer.path().is_some_and(|path| path.is_direct()) {
             peer.punch.join(now);
         }
         if answer {
-            let ours = self.presence.candidates();
-            self.send(node, &Message::Candidates { candidates: ours, answer: false });
+            self.tell_candidates(node, false);
         }
+        self.start_guessing(node);
+    }
+
+    /// Tell a peer where to try us, and how our NAT chooses ports.
+    fn tell_candidates(&mut self, node: NodeId, answer: bool) {
+        let (candidates, ports) = (self.presence.candidates(), self.own_ports());
+        self.send(node, &Message::Candidates { candidates, answer, ports });
     }
 
     fn on_bye(&mut self, node: NodeId) {
@@ -304,7 +325,10 @@ impl Node {
         let known = peer.paths.find(from).is_some();
         let unasked = peer.paths.unasked();
         match from {
-            Locator::Direct(at) if !known => self.try_at(node, at),
+            Locator::Direct(at) if !known => {
+                let method = self.method_at(node, from);
+                self.try_at(node, at, method);
+            }
             Locator::Direct(_) => _ = self.probe(node, from),
             Locator::Relayed { .. } if !known => {
                 let now = self.now.instant;
@@ -362,6 +386,7 @@ impl Node {
         self.on_agreement_timeout(node);
         self.on_paths_timeout(node);
         self.on_punch_timeout(node);
+        self.on_guess_timeout(node);
         self.expire_pings(node);
         if self.peers.get(&node).is_some_and(|peer| !peer.is_home && peer.is_forgotten(now)) {
             self.remove_peer(node);
@@ -411,6 +436,7 @@ impl Node {
         let (path, has_session, active) = (peer.path(), peer.has_session(), peer.is_active(now));
         if !active {
             peer.punch.stop();
+            self.stop_guessing(node);
         }
         if let (Some(length), Some(path)) = (due, path) {
             self.transmit(path, &message[..length]);
@@ -465,6 +491,8 @@ impl Node {
         let Some(peer) = self.peer(node) else { return };
         peer.paths.clear();
         peer.punch.stop();
+        self.stop_guessing(node);
+        let Some(peer) = self.peer(node) else { return };
         peer.counters.announced.store(false, Ordering::Relaxed);
         let wanted = peer.is_home || peer.is_active(now);
         self.unlisted.insert(node);
@@ -481,10 +509,12 @@ impl Node {
         for due in peer.punch.handle_timeout(now) {
             match due {
                 punch::Due::Exchange => {
-                    let candidates = self.presence.candidates();
-                    self.send(node, &Message::Candidates { candidates, answer: true });
+                    self.tell_candidates(node, true);
                 }
-                punch::Due::Probe(at) => self.try_at(node, at.into()),
+                punch::Due::Probe(at) => {
+                    let method = self.peers.get(&node).map_or(Method::Punched, |peer| peer.punch.method(&at));
+                    self.try_at(node, at.into(), method);
+                }
             }
         }
     }

@@ -3,12 +3,13 @@
 //! Owns: [`Message`] and its encoding, `version (1) ‖ postcard`. The tunnel authenticates and orders against
 //! replay; nothing here is signed twice.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Answer, Offer};
 use crate::document::{Candidate, Contact, Credential, Signed, Whereabouts};
+use crate::guess::{Ports, Window};
 use crate::id::{NodeId, Subject};
 use crate::locator::Channel;
 
@@ -42,6 +43,8 @@ pub enum Message {
         candidates: Vec<Candidate>,
         /// Whether the receiver's own candidates are wanted in return.
         answer: bool,
+        /// How the NAT in front of the sender chooses ports.
+        ports: Ports,
     },
     /// To a super peer: "Who holds this, and where?"
     Lookup {
@@ -119,6 +122,15 @@ pub enum Message {
     Offer(Offer),
     /// "Here is my half of them."
     Answer(Answer),
+    /// "You will see me at one of these ports: probe them, from where I have just probed you."
+    Predicted(Window),
+    /// "My ports are scattered. Would you guess at this address? Then I open many."
+    GuessOffer {
+        /// The sender's, as others see it.
+        ip: IpAddr,
+    },
+    /// "I guess: open them."
+    GuessAgreed,
 }
 
 /// Why a super peer does not do what it was asked for.

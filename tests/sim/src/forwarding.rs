@@ -127,7 +127,10 @@ impl Forwarding {
                 self.open(Locator::Direct(from), receiver, datagram, now)
             }
             Some(Frame::Stun) if !stun::is_answer(datagram) => {
-                stun::respond(datagram, from.at).map(|answer| Deed::Send(from, answer)).into_iter().collect()
+                match stun::respond(datagram, from.at, &stun::Here::ALONE) {
+                    Some(stun::Reaction::Answer { bytes, .. }) => vec![Deed::Send(from, bytes)],
+                    Some(stun::Reaction::Elsewhere(_)) | None => Vec::new(),
+                }
             }
             Some(_) => {
                 let bytes = datagram.to_vec();

@@ -5,7 +5,8 @@ use rand_core::{Rng, SeedableRng};
 
 use super::*;
 use crate::document::{Candidate, CandidateKind};
-use crate::limits::{LOOKUPS, PEERS};
+use crate::guess::{Ports, Window};
+use crate::limits::{DOORS, LOOKUPS, PEERS};
 use crate::locator::Channel;
 use crate::wire::control::Refusal;
 
@@ -39,13 +40,15 @@ impl Dice {
         let some = |dice: &mut Self| [A, B, LOGIN, 9][dice.below(4) as usize];
         let (who, channel) = (some(self), Channel(u64::from(self.below(3))));
         let contact = || world.contact(who);
-        match self.below(17) {
+        match self.below(20) {
             0 => Message::Probe { token: self.0.next_u64() },
             1 => Message::ProbeAck { token: self.0.next_u64(), seen: Some(address(9)) },
             2 | 3 => {
                 let kind = CandidateKind::Host;
                 let many = (0..self.below(40)).map(|n| Candidate { kind, at: address(n as u8) });
-                Message::Candidates { candidates: many.collect(), answer: self.below(2) == 0 }
+                let ports = [Ports::Unknown, Ports::Kept, Ports::Counted(1), Ports::Scattered]
+                    [self.below(4) as usize];
+                Message::Candidates { candidates: many.collect(), answer: self.below(2) == 0, ports }
             }
             4 => Message::Lookup {
                 id: self.below(9),
@@ -66,6 +69,13 @@ impl Dice {
             13 => Message::Renew,
             14 => Message::Renewed { credential: contact().credential },
             15 => Message::SuperPeers,
+            16 => {
+                let (first, step, count) =
+                    (self.below(65536) as u16, self.below(65536) as i16, self.below(256) as u8);
+                Message::Predicted(Window { ip: address(who).ip(), first, step, count })
+            }
+            17 => Message::GuessOffer { ip: address(who).ip() },
+            18 => Message::GuessAgreed,
             _ => Message::SuperPeer { contact: contact() },
         }
     }
@@ -107,6 +117,7 @@ fn is_bounded(node: &Node) -> bool {
         && node.wakes.len() == peers.len()
         && node.slots.len() <= PEERS
         && node.waiting.len() <= LOOKUPS
+        && node.doors.len() <= DOORS
         && node.outputs.is_empty()
 }
 
