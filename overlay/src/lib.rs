@@ -45,6 +45,7 @@ pub mod id;
 pub mod limits;
 pub mod locator;
 pub mod login;
+pub mod nat;
 pub mod node;
 pub mod packet;
 pub mod path_mtu;

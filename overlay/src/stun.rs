@@ -1,19 +1,20 @@
-//! The STUN server of a node: "this is where I see you".
+//! STUN (RFC 8489) with the behaviour discovery of RFC 5780: "this is where I see you", and "does this reach you?"
 //!
-//! Owns: binding requests and their answers (RFC 8489), and as much of RFC 3489 as clients that know no better
-//! need. Pure: bytes in, bytes out. Never: credentials, a second address, an answer to what is no request.
+//! Owns: binding requests and their answers, and as much of RFC 3489 as clients that know no better need. Pure: bytes in,
+//! bytes out. Never: credentials, a decision about whether an answer may be sent, an answer to what is no request.
 
-use std::net::SocketAddr;
+mod attribute;
 
-use bytecodec::{DecodeExt, EncodeExt};
-use stun_codec::rfc5389::Attribute;
-use stun_codec::rfc5389::attributes::{ErrorCode, MappedAddress, UnknownAttributes, XorMappedAddress};
-use stun_codec::rfc5389::errors::UnknownAttribute;
-use stun_codec::rfc5389::methods::BINDING;
-use stun_codec::{Attribute as _, AttributeType, Message, MessageClass, MessageDecoder, MessageEncoder};
+use std::net::{IpAddr, SocketAddr};
 
-/// Longer requests have nothing to say to us: RFC 8489, section 6.1, keeps a message below 548 bytes over IPv4.
-const MAX_REQUEST: usize = 548;
+use attribute::{Attributes, kind};
+
+/// Ties an answer to its request (RFC 8489, section 5).
+pub type Transaction = [u8; 12];
+
+/// Longer requests have nothing to say to us: RFC 8489, section 6.1, keeps a message below 548 bytes over IPv4, and RFC
+/// 5780, section 6.1, pads to what a link takes.
+const MAX_REQUEST: usize = 1500;
 
 /// Type, length, cookie, transaction ID.
 const HEADER: usize = 20;
@@ -21,30 +22,209 @@ const HEADER: usize = 20;
 /// RFC 8489, section 5.
 const COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 
-/// Types below this one must be understood by whoever answers (RFC 8489, section 14).
-const OPTIONAL: u16 = 0x8000;
+/// Binding request, success and error (RFC 8489, section 5).
+const REQUEST: u16 = 0x0001;
+const SUCCESS: u16 = 0x0101;
+const ERROR: u16 = 0x0111;
 
-/// RFC 3489, section 11.2.4: "answer from another address or port". Its value is four bytes of flags.
-const CHANGE_REQUEST: u16 = 0x0003;
+/// Flags of CHANGE-REQUEST (RFC 5780, section 7.2).
+const CHANGE_ADDRESS: u8 = 4;
+const CHANGE_PORT: u8 = 2;
 
 /// Unknown attributes that an error names; more are a joke, and would make the answer longer than the question.
 const MAX_NAMED: usize = 4;
 
-/// The answer to `datagram`, which came from `from`; `None` if it deserves none.
+/// Bytes of SOFTWARE in our own requests: with them a request is as long as the longest answer, three IPv6 addresses, so
+/// that it costs nobody anything (RFC 8489, section 14.14 allows 763).
+const PADDING: usize = 68;
+const SOFTWARE: &[u8] = b"frejus";
+
+/// A port of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The one for everything.
+    Main,
+    /// The one for STUN alone.
+    Alternate,
+}
+
+/// A server as the client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// The address that the client has sent to, if that is known.
+    pub address: Option<IpAddr>,
+    /// Number of the main port.
+    pub main: u16,
+    /// Number of the other one, if it is open.
+    pub alternate: Option<u16>,
+    /// To which of them the request came.
+    pub asked: Port,
+}
+
+impl Here {
+    fn at(&self, port: Port) -> Option<SocketAddr> {
+        let number = match port {
+            Port::Main => self.main,
+            Port::Alternate => self.alternate?,
+        };
+        Some(SocketAddr::new(self.address?.to_canonical(), number))
+    }
+
+    const fn other(&self) -> Port {
+        match self.asked {
+            Port::Main => Port::Alternate,
+            Port::Alternate => Port::Main,
+        }
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Send this.
+    Answer {
+        /// From there.
+        from: Port,
+        /// To whoever asked.
+        bytes: Vec<u8>,
+    },
+    /// The answer must come from an address that this server does not have.
+    Elsewhere(Transaction),
+}
+
+/// What to do about `datagram`, which came from `from`; `None` if it deserves no answer.
 ///
-/// A success is 12 or 24 bytes longer than the shortest request (24 or 48 for clients of RFC 3489). A request to be
-/// answered from another address stays unanswered: an answer from this one would tell the client that its NAT
-/// lets strangers in.
+/// A success is at most 96 bytes longer than the shortest request, over IPv4 48; whether that may be sent to an address that nobody has
+/// proved is for the caller to say. A request for an answer from another port, where there is none, stays
+/// unanswered: an answer from this one would tell the client that its NAT lets strangers in.
 #[must_use]
-pub fn respond(datagram: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
-    if datagram.len() > MAX_REQUEST {
+pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reaction> {
+    let classic = is_classic(datagram);
+    let (transaction, body) = request_parts(datagram, classic)?;
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+    let (mut change, mut unknown) = (None, Vec::new());
+    for (kind, value) in Attributes(body) {
+        match kind {
+            kind::CHANGE_REQUEST => change = Some(value.last().copied().unwrap_or(0)),
+            kind if attribute::must_be_known(kind) => unknown.push(kind),
+            _ => {}
+        }
+    }
+    let mut answer = if unknown.is_empty() {
+        let old = change == Some(0);
+        let change = change.unwrap_or(0);
+        if change & CHANGE_ADDRESS != 0 {
+            return (!classic).then_some(Reaction::Elsewhere(transaction));
+        }
+        let port = if change & CHANGE_PORT == 0 { here.asked } else { here.other() };
+        if port == Port::Alternate {
+            here.alternate?;
+        }
+        // A client that says "change nothing" is of the age of RFC 3489, even if it puts the cookie where that had none.
+        let style = if classic {
+            Style::Classic
+        } else if old {
+            Style::Both
+        } else {
+            Style::Modern
+        };
+        Reaction::Answer { from: port, bytes: success(transaction, from, here, port, style) }
+    } else {
+        Reaction::Answer { from: here.asked, bytes: refusal(transaction, &unknown)? }
+    };
+    if let (true, Reaction::Answer { bytes, .. }) = (classic, &mut answer) {
+        bytes[4..8].copy_from_slice(&datagram[4..8]);
+    }
+    Some(answer)
+}
+
+/// The transaction and the attributes of a request.
+fn request_parts(datagram: &[u8], classic: bool) -> Option<(Transaction, &[u8])> {
+    let (head, body) = datagram.split_at_checked(HEADER)?;
+    let sound = datagram.len() <= MAX_REQUEST
+        && u16::from_be_bytes([head[0], head[1]]) == REQUEST
+        && usize::from(u16::from_be_bytes([head[2], head[3]])) == body.len()
+        && (classic || head[4..8] == COOKIE)
+        && attribute::is_sound(body);
+    let transaction = head[8..].try_into().ok()?;
+    sound.then_some((transaction, body))
+}
+
+/// In which words a client wants to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// RFC 3489.
+    Classic,
+    /// RFC 8489, and the plain address beside.
+    Both,
+    /// RFC 8489.
+    Modern,
+}
+
+/// Clients of RFC 3489 get the addresses in its own words (sections 11.2.1, 11.2.3 and 11.2.5).
+fn success(transaction: Transaction, seen: SocketAddr, here: &Here, port: Port, style: Style) -> Vec<u8> {
+    let (origin, other) = match style {
+        Style::Classic => (kind::SOURCE_ADDRESS, kind::CHANGED_ADDRESS),
+        Style::Both | Style::Modern => (kind::RESPONSE_ORIGIN, kind::OTHER_ADDRESS),
+    };
+    let mut bytes = header(SUCCESS, transaction);
+    if style != Style::Classic {
+        attribute::put_address(&mut bytes, kind::XOR_MAPPED_ADDRESS, seen);
+    }
+    if style != Style::Modern {
+        attribute::put_address(&mut bytes, kind::MAPPED_ADDRESS, seen);
+    }
+    // A server without a second port supports no behaviour discovery, and says nothing of it (RFC 5780, section 6.1).
+    if let (Some(origin_at), Some(other_at)) = (here.at(port), here.alternate.and(here.at(here.other()))) {
+        attribute::put_address(&mut bytes, origin, origin_at);
+        attribute::put_address(&mut bytes, other, other_at);
+    }
+    finish(bytes)
+}
+
+/// RFC 8489, section 6.3.1: error 420 names what was not understood.
+fn refusal(transaction: Transaction, unknown: &[u16]) -> Option<Vec<u8>> {
+    if unknown.len() > MAX_NAMED {
         return None;
     }
-    if is_classic(datagram) {
-        return respond_classic(datagram, from);
-    }
-    let request = MessageDecoder::<Attribute>::new().decode_from_bytes(datagram).ok()?.ok()?;
-    respond_decoded(&request, from, false)
+    let mut bytes = header(ERROR, transaction);
+    attribute::put(&mut bytes, kind::ERROR_CODE, b"\0\0\x04\x14Unknown Attribute");
+    let named: Vec<u8> = unknown.iter().flat_map(|kind| kind.to_be_bytes()).collect();
+    attribute::put(&mut bytes, kind::UNKNOWN_ATTRIBUTES, &named);
+    Some(finish(bytes))
+}
+
+fn header(kind: u16, transaction: Transaction) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(96);
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend([0, 0]);
+    bytes.extend(COOKIE);
+    bytes.extend(transaction);
+    bytes
+}
+
+fn finish(mut bytes: Vec<u8>) -> Vec<u8> {
+    let length = u16::try_from(bytes.len() - HEADER).expect("a few attributes");
+    bytes[2..4].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+/// A request of ours, as long as any answer to it.
+#[must_use]
+pub fn request(transaction: Transaction) -> Vec<u8> {
+    let mut bytes = header(REQUEST, transaction);
+    let mut software = SOFTWARE.to_vec();
+    software.resize(PADDING, b' ');
+    attribute::put(&mut bytes, kind::SOFTWARE, &software);
+    finish(bytes)
+}
+
+/// An answer that says nothing but `mapped`: to somebody who waits for it from here without having asked here.
+#[must_use]
+pub fn answer(transaction: Transaction, mapped: SocketAddr) -> Vec<u8> {
+    let mut bytes = header(SUCCESS, transaction);
+    attribute::put_address(&mut bytes, kind::XOR_MAPPED_ADDRESS, mapped);
+    finish(bytes)
 }
 
 /// Whether a STUN message answers a request: the upper bit of its class (RFC 8489, section 5).
@@ -65,173 +245,44 @@ pub fn is_classic(datagram: &[u8]) -> bool {
     }
 }
 
-/// The 16 bytes of an RFC 3489 transaction ID stand where cookie and ID stand later; apart from that the message is
-/// the same, so the codec gets it with a cookie, and the answer gets the client's bytes back.
-fn respond_classic(datagram: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
-    let mut modern = datagram.to_vec();
-    modern[4..8].copy_from_slice(&COOKIE);
-    let request = MessageDecoder::<Attribute>::new().decode_from_bytes(&modern).ok()?.ok()?;
-    let mut answer = respond_decoded(&request, from, true)?;
-    answer[4..8].copy_from_slice(&datagram[4..8]);
-    Some(answer)
+/// The transaction of a request by RFC 8489.
+#[must_use]
+pub fn transaction_of_request(datagram: &[u8]) -> Option<Transaction> {
+    request_parts(datagram, false).map(|(transaction, _)| transaction)
 }
 
-fn respond_decoded(request: &Message<Attribute>, from: SocketAddr, classic: bool) -> Option<Vec<u8>> {
-    if request.class() != MessageClass::Request || request.method() != BINDING {
-        return None;
-    }
-    let mut old_style = false;
-    let mut unknown: Vec<AttributeType> = Vec::new();
-    for attribute in request.unknown_attributes() {
-        match attribute.get_type().as_u16() {
-            CHANGE_REQUEST if attribute.value().iter().all(|flags| *flags == 0) => old_style = true,
-            CHANGE_REQUEST => return None,
-            optional if optional >= OPTIONAL => {}
-            _ => unknown.push(attribute.get_type()),
+/// A success as its receiver reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The request's.
+    pub transaction: Transaction,
+    /// Where the server saw us.
+    pub mapped: SocketAddr,
+    /// The server's other address and port, if it has any (RFC 5780, section 7.4).
+    pub other: Option<SocketAddr>,
+}
+
+impl Answer {
+    /// Read a binding success; `None` if it is none, or says nothing.
+    #[must_use]
+    pub fn read(datagram: &[u8]) -> Option<Self> {
+        let (head, body) = datagram.split_at_checked(HEADER)?;
+        let sound = u16::from_be_bytes([head[0], head[1]]) == SUCCESS
+            && usize::from(u16::from_be_bytes([head[2], head[3]])) == body.len()
+            && head[4..8] == COOKIE
+            && attribute::is_sound(body);
+        if !sound {
+            return None;
         }
+        let transaction: Transaction = head[8..].try_into().ok()?;
+        let find = |wanted| {
+            let (_, value) = Attributes(body).find(|(kind, _)| *kind == wanted)?;
+            attribute::read_address(wanted, value, &transaction)
+        };
+        let mapped = find(kind::XOR_MAPPED_ADDRESS).or_else(|| find(kind::MAPPED_ADDRESS))?;
+        Some(Self { transaction, mapped, other: find(kind::OTHER_ADDRESS) })
     }
-    if !unknown.is_empty() {
-        return refuse(request, unknown);
-    }
-    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let mut answer =
-        Message::<Attribute>::new(MessageClass::SuccessResponse, BINDING, request.transaction_id());
-    if !classic {
-        answer.add_attribute(XorMappedAddress::new(from));
-    }
-    if classic || old_style {
-        answer.add_attribute(MappedAddress::new(from));
-    }
-    MessageEncoder::new().encode_into_bytes(answer).ok()
-}
-
-/// RFC 8489, section 6.3.1: error 420 names what was not understood.
-fn refuse(request: &Message<Attribute>, unknown: Vec<AttributeType>) -> Option<Vec<u8>> {
-    if unknown.len() > MAX_NAMED {
-        return None;
-    }
-    let mut answer =
-        Message::<Attribute>::new(MessageClass::ErrorResponse, BINDING, request.transaction_id());
-    answer.add_attribute(ErrorCode::from(UnknownAttribute));
-    answer.add_attribute(UnknownAttributes::new(unknown));
-    MessageEncoder::new().encode_into_bytes(answer).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const ID: [u8; 12] = [7; 12];
-
-    fn request(attributes: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0, 1, 0, u8::try_from(attributes.len()).unwrap(), 0x21, 0x12, 0xa4, 0x42];
-        bytes.extend(ID);
-        bytes.extend(attributes);
-        bytes
-    }
-
-    fn from() -> SocketAddr {
-        "192.0.2.1:32853".parse().unwrap()
-    }
-
-    #[test]
-    fn a_bare_request_is_answered_with_where_it_came_from() {
-        let answer = respond(&request(&[]), from()).unwrap();
-        let mut expected = vec![1, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42];
-        expected.extend(ID);
-        // The address and port of RFC 5769, section 2.2, XORed with the cookie.
-        expected.extend([0, 0x20, 0, 8, 0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43]);
-        assert_eq!(answer, expected);
-    }
-
-    #[test]
-    fn an_ipv6_client_on_a_mapped_address_is_told_its_ipv4_one() {
-        let mapped: SocketAddr = "[::ffff:192.0.2.1]:32853".parse().unwrap();
-        assert_eq!(respond(&request(&[]), mapped), respond(&request(&[]), from()));
-        assert_eq!(respond(&request(&[]), "[2001:db8::1]:1".parse().unwrap()).unwrap().len(), 44);
-    }
-
-    #[test]
-    fn old_clients_also_get_the_plain_address() {
-        let answer = respond(&request(&[0, 3, 0, 4, 0, 0, 0, 0]), from()).unwrap();
-        let plain = [0, 1, 0, 8, 0, 1, 0x80, 0x55, 192, 0, 2, 1];
-        assert!(answer.windows(plain.len()).any(|part| part == plain), "{answer:x?}");
-    }
-
-    #[test]
-    fn what_cannot_be_done_is_not_answered() {
-        assert_eq!(respond(&request(&[0, 3, 0, 4, 0, 0, 0, 6]), from()), None, "change of address and port");
-        let mut indication = request(&[]);
-        indication[1] = 0x11;
-        assert_eq!(respond(&indication, from()), None);
-        let answer = respond(&request(&[]), from()).unwrap();
-        assert_eq!(respond(&answer, from()), None, "an answer is never answered");
-        assert_eq!(respond(&vec![0; 2000], from()), None);
-    }
-
-    #[test]
-    fn unknown_attributes_that_must_be_understood_are_refused_by_name() {
-        let answer = respond(&request(&[0x7f, 0xff, 0, 0]), from()).unwrap();
-        assert_eq!(answer[..2], [0x01, 0x11]);
-        assert!(answer.windows(6).any(|part| part == [0, 0x0a, 0, 2, 0x7f, 0xff]), "{answer:x?}");
-        let ignored = respond(&request(&[0xff, 0xff, 0, 0]), from()).unwrap();
-        assert_eq!(ignored[..2], [1, 1]);
-        let many: Vec<u8> = (0..60_u8).flat_map(|n| [0x7f, n, 0, 0]).collect();
-        assert_eq!(respond(&request(&many), from()), None);
-    }
-
-    #[test]
-    fn clients_without_a_cookie_get_their_own_id_and_the_plain_address() {
-        let mut asked = request(&[0, 3, 0, 4, 0, 0, 0, 0]);
-        asked[4..8].copy_from_slice(&[9, 8, 7, 6]);
-        let answer = respond(&asked, from()).unwrap();
-        assert_eq!(answer[4..20], asked[4..20]);
-        assert_eq!(answer[20..], [0, 1, 0, 8, 0, 1, 0x80, 0x55, 192, 0, 2, 1]);
-        asked.pop();
-        assert!(!is_classic(&asked), "the length tells it from garbage");
-    }
-
-    proptest! {
-        #[test]
-        fn attributes_that_the_codec_knows_do_not_panic_either(
-            attributes in prop::collection::vec((0_usize..24, prop::collection::vec(any::<u8>(), 0..40), 0_u8..4), 1..6)
-        ) {
-            // Those of RFC 8489, section 18.3, of RFC 3489, section 11.2, and two that nobody knows.
-            const TYPES: [u16; 24] = [
-                1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x14, 0x15, 0x1c, 0x1d, 0x1e, 0x20, 0x8002, 0x8003, 0x8022,
-                0x8023, 0x8028, 0x7fff, 0xffff,
-            ];
-            let mut body = Vec::new();
-            for (kind, mut value, lie) in attributes {
-                let length = u16::try_from(value.len()).unwrap().saturating_sub(u16::from(lie) / 3);
-                body.extend(TYPES[kind].to_be_bytes());
-                body.extend(length.to_be_bytes());
-                value.resize(value.len().next_multiple_of(4), 0);
-                body.extend(value);
-            }
-            let mut datagram = vec![0, 1];
-            datagram.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
-            datagram.extend(COOKIE);
-            datagram.extend(ID);
-            datagram.extend(body);
-            if let Some(answer) = respond(&datagram, from()) {
-                prop_assert!(answer.len() <= datagram.len() + 60);
-            }
-        }
-
-        #[test]
-        fn nothing_panics_and_no_answer_is_much_longer(
-            mut datagram in prop::collection::vec(any::<u8>(), 0..600), plausible: bool
-        ) {
-            if plausible && datagram.len() >= 20 {
-                let length = u16::try_from(datagram.len() - 20).unwrap().to_be_bytes();
-                datagram[..8].copy_from_slice(&[0, 1, length[0], length[1], 0x21, 0x12, 0xa4, 0x42]);
-            }
-            if let Some(answer) = respond(&datagram, "[2001:db8::1]:1".parse().unwrap()) {
-                prop_assert!(answer.len() <= datagram.len() + 60);
-            }
-        }
-    }
-}
+mod tests;
