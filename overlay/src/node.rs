@@ -12,9 +12,11 @@ mod home;
 mod io;
 mod keys;
 mod presence;
+mod reflect;
 mod request;
 mod serve;
 mod session;
+mod survey;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,8 +45,10 @@ use crate::wire;
 use ask::Askers;
 use home::Homes;
 use presence::Presence;
+use reflect::Reflections;
 use request::Requests;
 use serve::Served;
+use survey::Survey;
 
 pub use io::*;
 
@@ -82,6 +86,8 @@ pub struct Node {
     homes: Homes,
     presence: Presence,
     served: Served,
+    reflections: Reflections,
+    survey: Survey,
     channels: Channels,
     login: Option<LoginServer>,
 
@@ -121,6 +127,8 @@ impl Node {
             homes: Homes::new(&config.known, &config.network, me.passport.node, now),
             presence: Presence::new(config.advertise, config.directory_port, now.instant),
             served: Served::new(now.instant),
+            reflections: Reflections::default(),
+            survey: Survey::default(),
             channels: Channels::new(config.relay_rate),
             login: config.login,
             network: config.network,
@@ -193,6 +201,9 @@ impl Node {
                 self.presence.publish_soon(now.instant);
             }
             self.on_links_changed();
+            if !first {
+                self.survey_anew();
+            }
         }
         self.finish();
     }
@@ -234,6 +245,7 @@ impl Node {
         self.on_presence_timeout();
         self.on_requests_timeout();
         self.on_served_timeout();
+        self.on_survey_timeout();
     }
 
     /// What is to be done next; drain it after every input.
@@ -259,6 +271,7 @@ impl Node {
             Some(self.presence.poll_timeout()),
             self.requests.poll_timeout(),
             Some(self.served.poll_timeout()),
+            self.survey.poll_timeout(),
         ]
         .into_iter()
         .flatten()

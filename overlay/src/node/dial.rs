@@ -262,7 +262,7 @@ impl Node {
         }
     }
 
-    /// A datagram that is neither data nor STUN.
+    /// A datagram that is no data.
     pub(super) fn on_datagram(&mut self, from: Locator, bytes: &[u8]) {
         if let Some(to) = self.relayed_early(from) {
             return self.transmit(to, bytes);
@@ -275,6 +275,7 @@ impl Node {
                 self.remember_knock(from.endpoint(), knocker);
             }
             Some(Frame::EnrolRequest(sealed)) if from.is_direct() => self.on_enrol(from, sealed, bytes.len()),
+            Some(Frame::Stun) if from.is_direct() => self.on_stun(from.endpoint(), bytes),
             Some(Frame::Stranger) => self.on_stranger(from.endpoint()),
             _ => self.drop(Drop::UnknownFrame),
         }
