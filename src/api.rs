@@ -116,6 +116,7 @@ fn router(questions: Sender<Question>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
+        .route("/v1/netcheck", get(netcheck))
         .route("/v1/ping", post(ping))
         .route("/v1/resolve", post(resolve))
         .route("/v1/invite", post(invite))
@@ -150,6 +151,10 @@ async fn status(State(questions): State<Sender<Question>>) -> Response {
 
 async fn peers(State(questions): State<Sender<Question>>) -> Response {
     respond(ask(&questions, THINKING, |reply| Question::Peers { reply }).await)
+}
+
+async fn netcheck(State(questions): State<Sender<Question>>) -> Response {
+    respond(ask(&questions, THINKING, |reply| Question::Netcheck { reply }).await)
 }
 
 async fn ping(State(questions): State<Sender<Question>>, body: Bytes) -> Response {

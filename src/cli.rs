@@ -17,6 +17,7 @@ mod detach;
 mod down;
 mod enrol;
 mod manual;
+mod netcheck;
 mod peers;
 mod ping;
 mod resolve;
@@ -93,6 +94,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Down => down::run(&common.selection().place(&roots)?.socket),
         Verb::Status(verb) => status::run(&client()?, verb),
         Verb::Peers(output) => peers::run(&client()?, output),
+        Verb::Netcheck(output) => netcheck::run(&client()?, output),
         Verb::Ping(verb) => ping::run(&client()?, &verb),
         Verb::Resolve(verb) => resolve::run(&client()?, &verb),
         Verb::Wait(verb) => wait::run(&common.selection(), &roots, &verb),
@@ -145,6 +147,7 @@ mod tests {
             "down -n mymed",
             "status --json --check ready --state /s",
             "peers --json --socket /s/control.sock",
+            "netcheck --json --state /s",
             "ping b -c 3 --until-direct --require-direct --json --timeout 500ms",
             "resolve 10.93.4.7 --json",
             "wait --peer b --direct --timeout 30s",

@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use crate::api::{Done, Invitation, LONGEST_PING, PingRequest, ResolveRequest};
 use crate::failure::{ExitCode, Failure};
 use crate::options::{Code, InviteRequest};
+use crate::report::netcheck::Netcheck;
 use crate::report::{Peers, PingReply, Resolve, Status};
 
 /// Longer than the server gives the control plane for its slowest answer.
@@ -59,6 +60,14 @@ impl Client {
     /// The node's own, or that it does not answer.
     pub fn peers(&self) -> Result<Peers, Failure> {
         self.ask(Method::GET, "/v1/peers", None::<()>, PATIENCE)
+    }
+
+    /// What the node finds out about its own connection.
+    ///
+    /// # Errors
+    /// The node's own, or that it does not answer.
+    pub fn netcheck(&self) -> Result<Netcheck, Failure> {
+        self.ask(Method::GET, "/v1/netcheck", None::<()>, PATIENCE)
     }
 
     /// One echo through the data path, waited for up to `timeout`.

@@ -246,6 +246,7 @@ impl<W: World> Control<W> {
                 let peers = self.node.peers(now).into_iter().map(answer::peer).collect();
                 _ = reply.send(Ok(report::Peers { schema: report::SCHEMA, peers }));
             }
+            Question::Netcheck { reply } => self.request(Asked::Netcheck(reply), Request::Netcheck),
             Question::Ping { peer, timeout, reply } => {
                 self.request(Asked::Ping(reply), Request::Ping { peer, timeout });
             }

@@ -11,6 +11,7 @@ mod inward;
 mod opener;
 mod outward;
 mod oversize;
+mod responder;
 mod tables;
 
 use std::io;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use frejus_overlay::forward::Exception;
 use frejus_overlay::id::TunnelKey;
+use frejus_overlay::locator::DoorId;
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -41,6 +43,7 @@ use duty::Duty;
 use inward::Inward;
 use opener::Opener;
 use outward::Outward;
+use responder::Responder;
 pub use tables::Published;
 
 /// Threads that are to end are woken this often until they have.
@@ -86,6 +89,7 @@ struct Shared {
     table: Arc<Published>,
     exceptions: Sender<Exception>,
     gate: Arc<Mutex<Gate>>,
+    responder: Arc<Mutex<Responder>>,
     clock: Clock,
     /// Whoever notices first calls it.
     lost: Arc<Mutex<Option<Lost>>>,
@@ -109,7 +113,8 @@ impl Forwarding {
         let gate = Arc::new(Mutex::new(Gate::new(&tunnel_key)));
         let lost = Arc::new(Mutex::new(Some(lost)));
         let mut forwarding = Self { stops: Vec::new(), threads: Vec::new(), counters: Vec::new() };
-        let shared = Shared { doors, table, exceptions, gate, clock, lost };
+        let responder = Arc::new(Mutex::new(Responder::new(udp.port(), doors.port(DoorId::STUN))));
+        let shared = Shared { doors, table, exceptions, gate, responder, clock, lost };
         let first = tuns.first().map(Arc::clone);
         for (queue, tun) in tuns.into_iter().enumerate() {
             let udp = udp.queue(queue).ok_or(io::ErrorKind::InvalidInput)?;
@@ -127,7 +132,7 @@ impl Forwarding {
         let (table, clock) = (&shared.table, &shared.clock);
         let control = self.control(shared);
         let outward = Outward::new(Arc::clone(tun), exits.clone(), Arc::clone(table), control, clock.clone());
-        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), Arc::clone(&shared.gate));
+        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), shared);
         let inward = Inward::new(Arc::clone(tun), udp.clone(), Arc::clone(table), opener, clock.clone());
         let duty = Arc::new(Duty::new(outward));
         let (stops, outwards) = (Arc::clone(&stop), Arc::clone(&duty));
@@ -145,7 +150,7 @@ impl Forwarding {
     fn start_doorway(&mut self, tun: &Arc<Tun>, udp: &Udp, shared: &Shared) -> io::Result<()> {
         let stop = self.stop_sign()?;
         let exits = Exits { udp: udp.clone(), doors: shared.doors.clone() };
-        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), Arc::clone(&shared.gate));
+        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), shared);
         let (doors, table) = (shared.doors.clone(), Arc::clone(&shared.table));
         let doorway = Doorway::new(doors, table, opener, shared.clock.clone());
         self.spawn("frejus-doors", move || doorway.run(&stop))?;

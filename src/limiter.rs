@@ -16,9 +16,9 @@ const GENERATION: usize = 2048;
 /// A budget that refills steadily.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Refill, in messages a second; at least one.
+    /// Refill, in messages (or bytes) a second; at least one.
     pub per_second: u32,
-    /// What can be saved up, in messages; at least one.
+    /// What can be saved up, in messages (or bytes); at least one.
     pub burst: u32,
 }
 
@@ -42,10 +42,16 @@ pub struct Bucket {
 impl Bucket {
     /// Whether one more message fits; it is charged if so.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.take_many(rate, 1, now)
+    }
+
+    /// As [`Self::take`], for so many at once, all or none; none always fit.
+    pub fn take_many(&mut self, rate: Rate, amount: u32, now: Instant) -> bool {
         let begin = self.full_at.max(now);
-        let fits = begin.since(now) <= rate.interval() * (rate.burst.max(1) - 1);
-        if fits {
-            self.full_at = begin + rate.interval();
+        let spare = rate.burst.max(1).checked_sub(amount);
+        let fits = spare.is_some_and(|spare| begin.since(now) <= rate.interval() * spare);
+        if fits && amount > 0 {
+            self.full_at = begin + rate.interval() * amount;
         }
         fits
     }
@@ -96,18 +102,26 @@ impl Limiter {
     /// Whether one more message from `source` is looked at; it is charged if so. The prefix is asked first, so that
     /// a single flooder can't use up what is for all.
     pub fn admit(&mut self, source: IpAddr, now: Instant) -> bool {
+        self.admit_many(source, 1, now)
+    }
+
+    /// As [`Self::admit`], for so many units at once.
+    pub fn admit_many(&mut self, source: IpAddr, amount: u32, now: Instant) -> bool {
+        if amount == 0 {
+            return true;
+        }
         let key = Prefix::of(source);
         let mut bucket = match self.young.get(&key) {
             Some(bucket) => *bucket,
             None => self.old.remove(&key).unwrap_or_default(),
         };
-        let admitted = bucket.take(self.prefix, now);
+        let admitted = bucket.take_many(self.prefix, amount, now);
         if self.young.len() >= GENERATION && !self.young.contains_key(&key) {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
         }
         self.young.insert(key, bucket);
-        admitted && self.all.take(self.global, now)
+        admitted && self.all.take_many(self.global, amount, now)
     }
 
     /// Prefixes remembered.

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::failure::Failure;
 use crate::options::{Code, InviteRequest};
+use crate::report::netcheck::Netcheck;
 use crate::report::{Peers, PingReply, Resolve, Status};
 
 /// Where an answer goes. Dropped unanswered, it tells the asker that the node is stopping.
@@ -27,6 +28,11 @@ pub enum Question {
     Peers {
         /// Where the answer goes.
         reply: Answer<Peers>,
+    },
+    /// What stands between the node and the Internet.
+    Netcheck {
+        /// Where the answer goes.
+        reply: Answer<Netcheck>,
     },
     /// One echo through the data path.
     Ping {

@@ -33,6 +33,8 @@ macro_rules! words {
     };
 }
 
+pub mod netcheck;
+
 words! {
     /// How the node stands.
     State {
@@ -198,6 +200,9 @@ pub struct Status {
     pub node: Node,
     /// What is in front of it.
     pub nat: Nat,
+    /// What a super peer has seen in front of the nodes that it knows: how many of each class.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nat_classes: BTreeMap<String, usize>,
     /// The super peers in use.
     pub super_peers: Vec<SuperPeer>,
     /// The directory, seen from here.
@@ -502,6 +507,17 @@ mod tests {
     }
 
     #[test]
+    fn netcheck_has_the_promised_shape() {
+        golden(
+            &samples::netcheck(),
+            r#"{"schema":1,"class":"symmetric-sequential","mapping":"address-and-port-dependent",
+"filtering":"unknown","external":["203.0.113.11:40211"],"hairpin":false,"port_mapping":"pcp","udp":true,"tcp":false,
+"tls443":false,"super_peers":[{"name":"s","rtt_ms":20.125},{"name":"t","rtt_ms":null}],"step":1,
+"notes":["only 2 super peers answered, three are needed"]}"#,
+        );
+    }
+
+    #[test]
     fn status_has_the_promised_shape() {
         golden(
             &samples::status(),
@@ -509,7 +525,7 @@ mod tests {
 "network":{"name":"mymed","id":"netid","prefix":"10.93.0.0/16","prefix6":"fd12:3456:789a::/48"},
 "node":{"id":"nodeid-b","name":"b","roles":["peer"],"addresses":["10.93.4.7","fd12:3456:789a::7"],
 "tun":"frejus0","mtu":1280,"listen":["0.0.0.0:51860","[::]:51860"],"advertised":["203.0.113.11:51860"]},
-"nat":{"class":"port-restricted"},
+"nat":{"class":"port-restricted"},"nat_classes":{"open":2,"port-restricted":31},
 "super_peers":[{"name":"s","id":"nodeid-s","rtt_ms":20.125,"transport":"udp","home":true}],
 "directory":{"mode":"client","peers":12,"published":{"lease":true,"whereabouts":false}},
 "offload":{"udp_gro":{"on":true,"why":null},"udp_gso":{"on":false,"why":"this kernel has none"}},

@@ -19,6 +19,13 @@ impl fmt::Debug for Channel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DoorId(pub u16);
 
+impl DoorId {
+    /// A super peer's second STUN port, open for as long as it runs.
+    pub const STUN: Self = Self(u16::MAX);
+    /// The first of the three by which a node finds out what NAT it is behind.
+    pub const SURVEY: Self = Self(u16::MAX - 8);
+}
+
 /// A TCP or TLS connection that carries datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u32);

@@ -14,9 +14,11 @@ mod home;
 mod io;
 mod keys;
 mod presence;
+mod reflect;
 mod request;
 mod serve;
 mod session;
+mod survey;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,7 +35,6 @@ use crate::forward::{Exception, SlotId, Table};
 use crate::id::{NodeId, Subject, TunnelKey};
 use crate::locator::{Endpoint, Locator};
 use crate::login::LoginServer;
-use crate::nat::Discovered;
 use crate::peer::Peer;
 use crate::port::Reply;
 use crate::relay::server::{Channels, RelayTable};
@@ -47,8 +48,10 @@ use ask::Askers;
 use doors::Doors;
 use home::Homes;
 use presence::Presence;
+use reflect::Reflections;
 use request::Requests;
 use serve::Served;
+use survey::Survey;
 
 pub use io::*;
 
@@ -86,9 +89,10 @@ pub struct Node {
     homes: Homes,
     presence: Presence,
     served: Served,
+    reflections: Reflections,
+    survey: Survey,
     channels: Channels,
     doors: Doors,
-    discovered: Discovered,
     login: Option<LoginServer>,
 
     /// What forwarding knows; a copy is published whenever it changes.
@@ -127,9 +131,10 @@ impl Node {
             homes: Homes::new(&config.known, &config.network, me.passport.node, now),
             presence: Presence::new(config.advertise, config.directory_port, now.instant),
             served: Served::new(now.instant),
+            reflections: Reflections::default(),
+            survey: Survey::default(),
             channels: Channels::new(config.relay_rate),
             doors: Doors::default(),
-            discovered: Discovered::default(),
             login: config.login,
             network: config.network,
             genesis: config.genesis,
@@ -201,6 +206,9 @@ impl Node {
                 self.presence.publish_soon(now.instant);
             }
             self.on_links_changed();
+            if !first {
+                self.survey_anew();
+            }
         }
         self.finish();
     }
@@ -242,6 +250,7 @@ impl Node {
         self.on_presence_timeout();
         self.on_requests_timeout();
         self.on_served_timeout();
+        self.on_survey_timeout();
     }
 
     /// What is to be done next; drain it after every input.
@@ -267,6 +276,7 @@ impl Node {
             Some(self.presence.poll_timeout()),
             self.requests.poll_timeout(),
             Some(self.served.poll_timeout()),
+            self.survey.poll_timeout(),
         ]
         .into_iter()
         .flatten()

@@ -187,6 +187,16 @@ impl Resolver {
         serve.filter_map(move |(node, member)| Some(member.at(self.filed_place(node, now)?)))
     }
 
+    /// What stands in front of the nodes whose whereabouts are known, by the name of the class.
+    #[must_use]
+    pub fn nat_classes(&self, now: Now) -> BTreeMap<&'static str, usize> {
+        let mut classes = BTreeMap::new();
+        for place in self.places.values().filter(|place| place.expires > now.unix) {
+            *classes.entry(place.nat.name()).or_default() += 1;
+        }
+        classes
+    }
+
     /// Keep a checked passport, unless a newer one is known.
     pub fn learn_member(&mut self, member: &Verified<Member>, now: Now) {
         let node = member.passport.node;

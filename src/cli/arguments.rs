@@ -88,6 +88,8 @@ pub enum Verb {
     Status(Status),
     /// List the peers with a tunnel, and the path in use to each
     Peers(Output),
+    /// Find out which NAT or firewall is in front of this node, and what it lets pass
+    Netcheck(Output),
     /// Send echoes through the data path, and say which path each one took
     Ping(Ping),
     /// Look a peer up: its address, its node, its whereabouts

@@ -46,6 +46,10 @@ fn table(status: &Status, colours: Colours) -> String {
         line("advertised", screen::list(&node.advertised, "  "));
     }
     line("nat", status.nat.class.to_string());
+    if !status.nat_classes.is_empty() {
+        let counted = status.nat_classes.iter().map(|(class, nodes)| format!("{class} {nodes}"));
+        line("nats seen", counted.collect::<Vec<_>>().join(", "));
+    }
     line("directory", directory(&status.directory));
     if !status.ciphers.is_empty() {
         line("ciphers", ciphers(&status.ciphers));
@@ -146,6 +150,7 @@ b in mymed: degraded
   listening    0.0.0.0:51860  [::]:51860
   advertised   203.0.113.11:51860
   nat          port-restricted
+  nats seen    open 2, port-restricted 31
   directory    client, 12 neighbours, lease published, whereabouts not yet
   ciphers      chacha20-poly1305 1020 ns, aes-256-gcm 736 ns for 1420 bytes
   packets      1234 out, 2345 in, 3 dropped (no-route 2, spoofed 1)

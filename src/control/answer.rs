@@ -1,5 +1,7 @@
 //! From what the node knows to what a user reads: the reports of the contract.
 
+mod netcheck;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::report::{self, SCHEMA, State, Timestamp};
 pub(super) enum Asked {
     Ping(Reply<report::PingReply>),
     Resolve(String, Reply<report::Resolve>),
+    Netcheck(Reply<report::netcheck::Netcheck>),
     Invite(Reply<Code>),
     Stop,
 }
@@ -37,9 +40,11 @@ impl Asked {
             (Self::Resolve(query, reply), Answer::Resolved(found)) => {
                 _ = reply.send(Ok(resolve(query, *found, now)));
             }
+            (Self::Netcheck(reply), Answer::Netcheck(found)) => _ = reply.send(Ok(netcheck::report(*found))),
             (Self::Invite(reply), Answer::Invited { code }) => _ = reply.send(Ok(Code::new(code))),
             (Self::Ping(reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Resolve(_, reply), answer) => _ = reply.send(Err(unexpected(answer))),
+            (Self::Netcheck(reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Invite(reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Stop, _) => return true,
         }
@@ -171,6 +176,7 @@ pub(super) fn status(
         },
         node: node(&status.passport, &status.addresses, advertised, facts),
         nat: report::Nat { class: super::nat_class(status.nat) },
+        nat_classes: status.nat_classes.into_iter().map(|(class, nodes)| (class.to_owned(), nodes)).collect(),
         super_peers: status.super_peers.into_iter().map(super_peer).collect(),
         directory: report::Directory {
             mode: if status.directory_server {

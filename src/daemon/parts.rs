@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use frejus_overlay::agreement::Cipher;
 use frejus_overlay::document::{Invalid, Roles};
 use frejus_overlay::forward::{Exception, Table};
+use frejus_overlay::locator::DoorId;
 use frejus_overlay::node::{Config, Node};
 use frejus_overlay::record;
 use frejus_overlay::relay::server::{DEFAULT_RATE, RelayTable};
@@ -67,6 +68,7 @@ impl Parts {
         let udp = Udp::bind_queues(listen(&options.listen, serves)?, queues, Arc::clone(&offloads));
         let udp = udp.map_err(bind_failure)?;
         let doors = Doors::new(Arc::clone(&offloads)).map_err(|error| no_thread(&error))?;
+        let alternate = serves && open_stun(&doors, &udp);
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
         let tuns = device(&options, &saved, runtime, queues, offloads)?;
         let tun = Arc::clone(&tuns[0]);
@@ -116,6 +118,7 @@ impl Parts {
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
         let mut node =
             node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
+        node.set_alternate_port(alternate);
         node.handle_links(links, clock.now());
         let control = Control::new(node, clock, host, facts, counters);
         Ok(Self { control, control_socket, exceptions: excepted, forwarding })
@@ -140,6 +143,18 @@ fn transport(options: &UpOptions) -> Transport {
     };
     ciphers.retain(|cost| only.is_none_or(|only| cost.cipher == only.code()));
     Transport { policy: options.transport, ciphers }
+}
+
+/// A super peer's second STUN port, next to the directory's if that is free, so that others can find out which NAT they are
+/// behind. Whether there is one: without, they ask another super peer.
+fn open_stun(doors: &Doors, udp: &Udp) -> bool {
+    let v4 = udp.local().into_iter().find_map(|at| match at {
+        SocketAddr::V4(v4) => Some(*v4.ip()),
+        SocketAddr::V6(_) => None,
+    });
+    let Some(ip) = v4 else { return false };
+    let next = udp.port().checked_add(2).unwrap_or(0);
+    doors.open_at(DoorId::STUN, ip, next).or_else(|_| doors.open_at(DoorId::STUN, ip, 0)).is_ok()
 }
 
 /// What forwarding knows before the node has said anything.

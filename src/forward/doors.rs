@@ -61,8 +61,13 @@ impl Doorway {
         for (slot, meta) in meta[..filled].iter().enumerate().filter(|(_, meta)| meta.stride > 0) {
             let start = slot * SLOT;
             let sender = Endpoint::by_door(id, meta.addr);
-            let joined = Joined { end: start + meta.len.min(SLOT), stride: meta.stride, sender };
-            self.opener.handle(&table, &mut self.slots, start, joined, now);
+            let end = start + meta.len.min(SLOT);
+            let joined = Joined { end, stride: meta.stride, sender, local: meta.dst_ip };
+            if id == DoorId::STUN {
+                self.opener.handle_stun(&table, &self.slots, start, joined, now);
+            } else {
+                self.opener.handle(&table, &mut self.slots, start, joined, now);
+            }
         }
         self.opener.flush(&self.slots);
     }

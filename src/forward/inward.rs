@@ -82,7 +82,8 @@ impl Inward {
             if meta.stride > 0 {
                 let start = slot * SLOT;
                 let end = start + meta.len.min(SLOT);
-                let joined = Joined { end, stride: meta.stride, sender: Endpoint::main(meta.addr) };
+                let sender = Endpoint::main(meta.addr);
+                let joined = Joined { end, stride: meta.stride, sender, local: meta.dst_ip };
                 self.opener.handle(&table, &mut self.slots, start, joined, now);
             }
         }

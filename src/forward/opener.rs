@@ -4,27 +4,28 @@
 //! thread's. Never: receives, answers a handshake, or looks into a relay frame twice.
 
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
-use frejus_overlay::locator::{Channel, Endpoint, Locator};
+use frejus_overlay::locator::{Channel, DoorId, Endpoint, Locator, Via};
 use frejus_overlay::packet::IpPacket;
 use frejus_overlay::packet::coalesce::{Coalescer, MAX_SEGMENTS, Output, Refused, SINGLE};
 use frejus_overlay::packet::vnet::Gso;
-use frejus_overlay::stun;
+use frejus_overlay::stun::{self, Port};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, Opened};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control, relay_header};
 use nix::errno::Errno;
 
+use super::responder::{Responder, Verdict};
 use super::tables::{Strangers, Talkers, Told};
-use super::{Control, LONGEST_EXCEPTION};
+use super::{Control, LONGEST_EXCEPTION, Shared};
 use crate::exits::Exits;
 use crate::gate::{Gate, Passage};
-use crate::limiter::Limiter;
 use crate::offload::Offload;
 use crate::tun::Tun;
 use crate::udp::WhenFull;
@@ -42,7 +43,8 @@ pub(super) struct Opener {
     control: Control,
     /// Shared by all pairs: control is one thread, whatever their number.
     gate: Arc<Mutex<Gate>>,
-    stun: Limiter,
+    /// Shared likewise: the budget is the node's.
+    responder: Arc<Mutex<Responder>>,
     told: Told,
     talkers: Talkers,
     strangers: Strangers,
@@ -65,6 +67,8 @@ pub(super) struct Joined {
     pub(super) end: usize,
     pub(super) stride: usize,
     pub(super) sender: Endpoint,
+    /// The address of ours that it was sent to, if the kernel says.
+    pub(super) local: Option<IpAddr>,
 }
 
 impl Joined {
@@ -109,7 +113,7 @@ impl Messages {
 }
 
 impl Opener {
-    pub(super) fn new(tun: Arc<Tun>, exits: Exits, control: Control, gate: Arc<Mutex<Gate>>) -> Self {
+    pub(super) fn new(tun: Arc<Tun>, exits: Exits, control: Control, shared: &Shared) -> Self {
         let writer = Writer {
             counters: Arc::clone(&control.counters),
             waiting: 0,
@@ -119,8 +123,8 @@ impl Opener {
         Self {
             exits,
             control,
-            gate,
-            stun: Limiter::default(),
+            gate: Arc::clone(&shared.gate),
+            responder: Arc::clone(&shared.responder),
             told: Told::default(),
             talkers: Talkers::default(),
             strangers: Strangers::default(),
@@ -150,7 +154,7 @@ impl Opener {
                 }
                 Some(Frame::Relay(channel, _)) => at = self.relay(table, arena, channel, joined, at, now),
                 frame => {
-                    self.single(table, frame, &arena[datagram.clone()], joined.sender, now);
+                    self.single(table, frame, &arena[datagram.clone()], joined, now);
                     at = datagram.end;
                 }
             }
@@ -163,25 +167,58 @@ impl Opener {
         table: &Table,
         frame: Option<Frame<'_>>,
         datagram: &[u8],
-        sender: Endpoint,
+        joined: Joined,
         now: Instant,
     ) {
+        let sender = joined.sender;
         match frame {
-            Some(Frame::Stun) if !stun::is_answer(datagram) => self.answer_stun(datagram, sender, now),
+            Some(Frame::Stun) if !stun::is_answer(datagram) => self.answer_stun(table, datagram, joined, now),
             None => self.counters().count(Reason::UnknownFrame),
             Some(frame) => self.submit(table, Locator::Direct(sender), &frame, datagram, now),
         }
     }
 
-    fn answer_stun(&mut self, datagram: &[u8], sender: Endpoint, now: Instant) {
-        if !self.stun.admit(sender.at.ip(), now) {
-            self.counters().count(Reason::RateLimited);
-        } else if let Some(stun::Reaction::Answer { bytes: answer, .. }) =
-            stun::respond(datagram, sender.at, &stun::Here::ALONE)
-        {
-            self.exits.send(sender, &answer, answer.len(), WhenFull::Drop).ok();
-        } else {
-            self.counters().count(Reason::UnknownFrame);
+    /// What came to the port that speaks nothing but STUN, and lies in the arena from `at` on.
+    pub(super) fn handle_stun(
+        &self,
+        table: &Table,
+        arena: &[u8],
+        mut at: usize,
+        joined: Joined,
+        now: Instant,
+    ) {
+        while let Some(datagram) = joined.at(at) {
+            at = datagram.end;
+            let bytes = &arena[datagram];
+            match classify(bytes) {
+                Some(Frame::Stun) if !stun::is_answer(bytes) => self.answer_stun(table, bytes, joined, now),
+                _ => self.counters().count(Reason::UnknownFrame),
+            }
+        }
+    }
+
+    fn answer_stun(&self, table: &Table, datagram: &[u8], joined: Joined, now: Instant) {
+        let Joined { sender, local, .. } = joined;
+        let asked = match sender.via {
+            Via::Main => Some(Port::Main),
+            Via::Door(DoorId::STUN) => Some(Port::Alternate),
+            Via::Door(_) | Via::Stream(_) => None,
+        };
+        let verdict = {
+            let mut responder = self.responder.lock().unwrap_or_else(PoisonError::into_inner);
+            responder.judge(datagram, sender.at, local, asked, now)
+        };
+        match verdict {
+            Verdict::Answer(port, answer) => {
+                let to = match (asked, port) {
+                    (Some(Port::Alternate), Port::Main) => Endpoint::main(sender.at),
+                    (Some(Port::Main), Port::Alternate) => Endpoint::by_door(DoorId::STUN, sender.at),
+                    _ => sender,
+                };
+                self.exits.send(to, &answer, answer.len(), WhenFull::Drop).ok();
+            }
+            Verdict::Elsewhere => self.submit(table, Locator::Direct(sender), &Frame::Stun, datagram, now),
+            Verdict::Refused(reason) => self.counters().count(reason),
         }
     }
 
@@ -460,12 +497,12 @@ mod tests {
     fn runs_within_joined_datagrams() {
         let sender = Endpoint::main("192.0.2.1:7".parse().unwrap());
         let arena = b"..aaabbbaab";
-        let joined = Joined { end: 11, stride: 3, sender };
+        let joined = Joined { end: 11, stride: 3, sender, local: None };
         assert_eq!(joined.at(2), Some(2..5));
         assert_eq!(joined.at(11), None);
         assert_eq!(joined.run_end(arena, 2, |datagram| datagram == b"aaa"), 5);
         assert_eq!(joined.run_end(arena, 2, |_| true), 11);
-        let short = Joined { end: 8, stride: 3, sender };
+        let short = Joined { end: 8, stride: 3, sender, local: None };
         assert_eq!(short.run_end(b"aaaaaaaa", 3, |datagram| datagram.starts_with(b"aa")), 8);
         assert_eq!(short.count(3, 8), 2);
     }

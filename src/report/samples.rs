@@ -2,6 +2,7 @@
 
 use frejus_overlay::timing::UnixTime;
 
+use super::netcheck::{Dependence, Netcheck, PortMapping, Server};
 use super::*;
 
 pub(crate) fn status() -> Status {
@@ -25,6 +26,7 @@ pub(crate) fn status() -> Status {
             advertised: vec!["203.0.113.11:51860".parse().unwrap()],
         },
         nat: Nat { class: NatClass::PortRestricted },
+        nat_classes: [("open".to_owned(), 2), ("port-restricted".to_owned(), 31)].into(),
         super_peers: vec![SuperPeer {
             name: "s".into(),
             id: "nodeid-s".into(),
@@ -140,6 +142,25 @@ pub(crate) fn ping() -> Ping {
         replies: vec![Echo { seq: 1, rtt_ms: 12.34, path: direct() }],
         sent: 2,
         received: 1,
+    }
+}
+
+pub(crate) fn netcheck() -> Netcheck {
+    let server = |name: &str, rtt_ms| Server { name: name.into(), rtt_ms };
+    Netcheck {
+        schema: SCHEMA,
+        class: NatClass::SymmetricSequential,
+        mapping: Dependence::AddressAndPort,
+        filtering: Dependence::Unknown,
+        external: vec!["203.0.113.11:40211".parse().unwrap()],
+        hairpin: Some(false),
+        port_mapping: Some(PortMapping::Pcp),
+        udp: true,
+        tcp: false,
+        tls443: false,
+        super_peers: vec![server("s", Some(20.125)), server("t", None)],
+        step: Some(1),
+        notes: vec!["only 2 super peers answered, three are needed".into()],
     }
 }
 

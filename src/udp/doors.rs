@@ -33,7 +33,7 @@ struct Shared {
     offloads: Arc<Offloads>,
 }
 
-/// One socket, IPv4, at a port that the kernel chose.
+/// One socket, IPv4, mostly at a port that the kernel chose.
 #[derive(Debug)]
 pub struct Door(Family);
 
@@ -53,7 +53,15 @@ impl Doors {
     /// # Errors
     /// What the kernel says; `EMFILE` also for one too many.
     pub fn open(&self, id: DoorId) -> io::Result<()> {
-        let door = Family::bind(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0, 1, &self.shared.offloads);
+        self.open_at(id, Ipv4Addr::UNSPECIFIED, 0)
+    }
+
+    /// As [`Self::open`], at a certain address and port; the port 0 leaves the choice to the kernel.
+    ///
+    /// # Errors
+    /// As there; `EADDRINUSE` for a port that is taken.
+    pub fn open_at(&self, id: DoorId, address: Ipv4Addr, port: u16) -> io::Result<()> {
+        let door = Family::bind(IpAddr::V4(address), port, 1, &self.shared.offloads);
         let door = Arc::new(Door(door.map_err(|(_, error)| error)?));
         let mut open = self.shared.open.write().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= DOORS {
@@ -93,6 +101,13 @@ impl Doors {
                 Err(Unsent { datagrams, source: Errno::EBADF.into() })
             }
         }
+    }
+
+    /// The port of a door that is open.
+    #[must_use]
+    pub fn port(&self, id: DoorId) -> Option<u16> {
+        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
+        Some(open.get(&id)?.local().ok()?.port())
     }
 
     /// The doors that are open.

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Contact, Credential, Grant, Member, Passport, Place, Roles, Signed, Verified, Whereabouts};
+use super::{
+    Contact, Credential, Grant, Member, NatClass, Passport, Place, Roles, Signed, Verified, Whereabouts,
+};
 use crate::timing::UnixTime;
 
 const CHECKED: &str = "the documents were read when they were checked";
@@ -79,6 +81,8 @@ pub(crate) struct FiledPlace {
     pub(crate) sequence: u64,
     /// Of the whereabouts.
     pub(crate) expires: UnixTime,
+    /// Of the whereabouts.
+    pub(crate) nat: NatClass,
 }
 
 impl FiledPlace {
@@ -87,6 +91,7 @@ impl FiledPlace {
             whereabouts: place.contact.whereabouts.as_bytes().into(),
             sequence: place.whereabouts.sequence,
             expires: place.whereabouts.expires,
+            nat: place.whereabouts.nat,
         }
     }
 }

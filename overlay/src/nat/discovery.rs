@@ -41,7 +41,7 @@ const AGAIN: [Duration; 6] = [
 ];
 /// An anchor that has not answered by then gives its place to the next super peer.
 const NEXT_ANCHOR: Duration = Duration::from_millis(450);
-/// Knocks at the filter are asked for this often.
+/// Reflections at the filter are asked for this often.
 const ASK: Duration = Duration::from_millis(70);
 /// So many confirmed and not arrived are enough to say that the filter keeps them out: with one packet in five lost, chance does
 /// so once in 3,000 tries.
@@ -81,9 +81,9 @@ pub struct Server {
     pub has_session: bool,
 }
 
-/// Who knocked at the filter.
+/// Who sent an answer to the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Knocker {
+pub enum Reflector {
     /// The anchor's other port.
     Alternate,
     /// A super peer that the filter has not seen.
@@ -103,7 +103,7 @@ pub enum Deed {
         bytes: Vec<u8>,
     },
     /// Ask a super peer, in the tunnel, to have STUN answers sent.
-    Knock {
+    Reflect {
         /// The anchor.
         anchor: NodeId,
         /// Of the answers.
@@ -127,9 +127,9 @@ struct Request {
     answer: Option<(SocketAddr, Instant)>,
 }
 
-/// Knocks of one kind.
+/// Reflections of one kind.
 #[derive(Debug, Default)]
-struct Knocks {
+struct Reflections {
     confirmed: BTreeSet<Transaction>,
     last: Option<Instant>,
     arrived: bool,
@@ -150,8 +150,8 @@ pub struct Discovery {
     anchor: Option<(usize, SocketAddr, Instant)>,
     asked: BTreeSet<Transaction>,
     next_ask: Option<Instant>,
-    alternate: Knocks,
-    stranger: Knocks,
+    alternate: Reflections,
+    stranger: Reflections,
     hairpin: Hairpin,
 }
 
@@ -183,8 +183,8 @@ impl Discovery {
             anchor: None,
             asked: BTreeSet::new(),
             next_ask: None,
-            alternate: Knocks::default(),
-            stranger: Knocks::default(),
+            alternate: Reflections::default(),
+            stranger: Reflections::default(),
             hairpin,
         };
         if let Some(first) = discovery.anchors.first().copied() {
@@ -221,7 +221,7 @@ impl Discovery {
             self.hairpin.arrived = true;
         }
         if socket == Socket::Filtering && self.asked.contains(&answer.transaction) {
-            return self.on_knock(from);
+            return self.on_reflection(from);
         }
         let Some(at) = self.requests.iter().position(|request| {
             request.from == socket && request.transaction == answer.transaction && request.to == from
@@ -259,7 +259,7 @@ impl Discovery {
         }
     }
 
-    fn on_knock(&mut self, from: SocketAddr) {
+    fn on_reflection(&mut self, from: SocketAddr) {
         let Some((anchor, ..)) = self.anchor else { return };
         let anchor = self.servers[anchor].at;
         if from.ip() != anchor.ip() {
@@ -269,12 +269,12 @@ impl Discovery {
         }
     }
 
-    /// A super peer confirms, in the tunnel, that a knock was sent; or, without `by`, that there is no stranger at hand.
-    pub fn handle_knocked(
+    /// A super peer confirms, in the tunnel, that an answer was sent past the filter; or that it can have none sent.
+    pub fn handle_reflected(
         &mut self,
         anchor: NodeId,
         transaction: Transaction,
-        by: Result<Knocker, Knocker>,
+        by: Result<Reflector, Reflector>,
         now: Instant,
     ) {
         self.now = now;
@@ -283,14 +283,14 @@ impl Discovery {
             return;
         }
         let (Ok(which) | Err(which)) = by;
-        let knocks = match which {
-            Knocker::Alternate => &mut self.alternate,
-            Knocker::Stranger => &mut self.stranger,
+        let reflections = match which {
+            Reflector::Alternate => &mut self.alternate,
+            Reflector::Stranger => &mut self.stranger,
         };
-        knocks.impossible = by.is_err() && knocks.confirmed.is_empty();
-        if by.is_ok() && knocks.confirmed.len() < ENOUGH {
-            knocks.confirmed.insert(transaction);
-            knocks.last = Some(now);
+        reflections.impossible = by.is_err() && reflections.confirmed.is_empty();
+        if by.is_ok() && reflections.confirmed.len() < ENOUGH {
+            reflections.confirmed.insert(transaction);
+            reflections.last = Some(now);
         }
     }
 
@@ -347,7 +347,7 @@ impl Discovery {
             self.anchor = None;
             self.next_ask = None;
             self.asked.clear();
-            (self.alternate, self.stranger) = (Knocks::default(), Knocks::default());
+            (self.alternate, self.stranger) = (Reflections::default(), Reflections::default());
             self.request(Socket::Filtering, next, self.servers[next].at, rng);
         }
     }
@@ -369,7 +369,7 @@ impl Discovery {
         let mut transaction = Transaction::default();
         rng.fill_bytes(&mut transaction);
         self.asked.insert(transaction);
-        Some(Deed::Knock { anchor: self.servers[anchor].node, transaction, to, avoid: self.contacted() })
+        Some(Deed::Reflect { anchor: self.servers[anchor].node, transaction, to, avoid: self.contacted() })
     }
 
     /// Whom the filter may know: the anchors that it was opened for.
@@ -397,7 +397,8 @@ impl Discovery {
     pub fn poll_timeout(&self) -> Instant {
         let open = self.requests.iter().filter(|request| request.answer.is_none());
         let anchor = self.anchor.is_none().then_some(self.begun + NEXT_ANCHOR).filter(|at| *at > self.now);
-        let settles = [&self.alternate, &self.stranger].map(|knocks| knocks.last.map(|at| at + self.grace()));
+        let settles =
+            [&self.alternate, &self.stranger].map(|reflections| reflections.last.map(|at| at + self.grace()));
         open.filter_map(due)
             .chain(self.next_ask)
             .chain(self.hairpin.next)
@@ -420,13 +421,13 @@ impl Discovery {
         GRACE.max(trips.min().unwrap_or(GRACE))
     }
 
-    /// Whether more knocks would teach nothing.
+    /// Whether more reflections would teach nothing.
     fn filtering_settled(&self) -> bool {
-        let settled = |knocks: &Knocks| {
-            let enough = knocks.confirmed.len() >= ENOUGH;
-            knocks.arrived
-                || knocks.impossible && !self.asked.is_empty()
-                || enough && knocks.last.is_some_and(|at| self.now >= at + self.grace())
+        let settled = |reflections: &Reflections| {
+            let enough = reflections.confirmed.len() >= ENOUGH;
+            reflections.arrived
+                || reflections.impossible && !self.asked.is_empty()
+                || enough && reflections.last.is_some_and(|at| self.now >= at + self.grace())
         };
         self.stranger.arrived || settled(&self.alternate) && settled(&self.stranger)
     }
@@ -454,6 +455,18 @@ impl Discovery {
         gaps.sort_unstable();
         gaps.dedup();
         Discovered { class, mapping, filtering, external, step: sequence.step(), hairpin, udp, gaps }
+    }
+
+    /// Round trips of the mapping socket's requests, first sending to answer.
+    pub fn trips(&self) -> impl Iterator<Item = (NodeId, Duration)> + '_ {
+        let mains = |request: &&Request| {
+            request.from == Socket::Mapping
+                && request.to == self.servers[request.server].at
+                && request.sent <= 1
+        };
+        self.requests.iter().filter(mains).filter_map(|request| {
+            Some((self.servers[request.server].node, request.answer?.1.since(request.begun)))
+        })
     }
 
     /// Where each super peer that answered saw the mapping socket.
@@ -540,9 +553,10 @@ impl Discovery {
         ports
     }
 
-    /// RFC 5780, section 4.4: one contact, and others who knock.
+    /// RFC 5780, section 4.4: one contact, and others who send.
     fn filtering(&self, gaps: &mut Vec<Gap>) -> Dependence {
-        let kept_out = |knocks: &Knocks| !knocks.arrived && knocks.confirmed.len() >= BARELY;
+        let kept_out =
+            |reflections: &Reflections| !reflections.arrived && reflections.confirmed.len() >= BARELY;
         if self.anchor_is_disbelieved() {
             gaps.push(Gap::Disagreement);
             return Dependence::Unknown;

@@ -11,7 +11,6 @@ use crate::id::{NodeId, Subject, TunnelKey};
 use crate::limits::{DIAL_LIMIT, KNOCKERS, PEERS, STRANGERS};
 use crate::locator::{Channel, Endpoint, Locator, is_public};
 use crate::peer::{Dial, Fresh, Peer};
-use crate::stun::Answer;
 use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
 use crate::verdict::Drop;
 use crate::wire::control::Message;
@@ -266,7 +265,7 @@ impl Node {
         }
     }
 
-    /// A datagram that is neither data nor STUN.
+    /// A datagram that is no data.
     pub(super) fn on_datagram(&mut self, from: Locator, bytes: &[u8]) {
         if let Some(to) = self.relayed_early(from) {
             return self.transmit(to, bytes);
@@ -279,11 +278,8 @@ impl Node {
                 self.remember_knock(from.endpoint(), knocker);
             }
             Some(Frame::EnrolRequest(sealed)) if from.is_direct() => self.on_enrol(from, sealed, bytes.len()),
+            Some(Frame::Stun) if from.is_direct() => self.on_stun(from.endpoint(), bytes),
             Some(Frame::Stranger) => self.on_stranger(from.endpoint()),
-            Some(Frame::Stun) => match Answer::read(bytes) {
-                Some(answer) => self.on_seen_at_door(&answer),
-                None => self.drop(Drop::UnknownFrame),
-            },
             _ => self.drop(Drop::UnknownFrame),
         }
     }

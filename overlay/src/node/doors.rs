@@ -38,7 +38,7 @@ impl Node {
             return None;
         }
         let mut door = DoorId(self.doors.last.wrapping_add(1));
-        while self.doors.open.contains(&door) {
+        while self.doors.open.contains(&door) || door >= DoorId::SURVEY {
             door = DoorId(door.0.wrapping_add(1));
         }
         self.doors.last = door.0;

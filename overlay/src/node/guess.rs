@@ -18,7 +18,7 @@ const PLACES: usize = 2;
 impl Node {
     /// How the NAT in front of us chooses ports.
     pub(super) fn own_ports(&self) -> Ports {
-        self.discovered.ports()
+        self.survey.ports()
     }
 
     /// Traffic flows through a relay: guess, if punching can't help.

@@ -217,6 +217,7 @@ impl Node {
         }
         let name = self.peers.get(&node).map(|peer| peer.name().to_owned()).unwrap_or_default();
         self.event(Event::HomeUp { name });
+        self.survey_with_new_home();
         self.presence.homes_changed(self.now.instant);
         self.send(node, &Message::SuperPeers);
         self.open_channels(node, true);

@@ -2,6 +2,7 @@
 //!
 //! Owns: vocabulary only.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::forward::Table;
 use crate::id::NodeId;
 use crate::locator::{DoorId, Endpoint, Locator};
 use crate::login::{Entry, LoginServer};
+use crate::nat::Discovered;
 use crate::port::Command;
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
@@ -66,6 +68,8 @@ pub enum Request {
     },
     /// A code for another node.
     Invite(Invitation),
+    /// What stands between this node and the Internet.
+    Netcheck,
     /// Say goodbye to everybody.
     Stop,
 }
@@ -106,6 +110,8 @@ pub enum Answer {
         /// One line, a secret.
         code: String,
     },
+    /// What was found.
+    Netcheck(Box<Netcheck>),
     /// The goodbyes are said.
     Stopped,
     /// It could not be done.
@@ -121,6 +127,7 @@ impl fmt::Debug for Answer {
             Self::Resolved(resolution) => f.debug_tuple("Resolved").field(resolution).finish(),
             // Whoever reads a code can join.
             Self::Invited { .. } => f.debug_struct("Invited").finish_non_exhaustive(),
+            Self::Netcheck(netcheck) => f.debug_tuple("Netcheck").field(netcheck).finish(),
             Self::Stopped => f.write_str("Stopped"),
             Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
         }
@@ -271,6 +278,8 @@ pub struct Status {
     pub addresses: [IpAddr; 2],
     /// What stands between us and the Internet.
     pub nat: NatClass,
+    /// NAT classes of the nodes that a super peer knows, by name; empty elsewhere.
+    pub nat_classes: BTreeMap<&'static str, usize>,
     /// Where others see us.
     pub candidates: Vec<Candidate>,
     /// Super peers that we know of with a tunnel or a try at one: name, ID, round trip, whether a home.
@@ -285,6 +294,28 @@ pub struct Status {
     pub whereabouts_published: bool,
     /// Super peers whose clock says that ours is wrong, or similar: text and mend.
     pub attention: Vec<(String, String)>,
+}
+
+/// What a node found out about its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Netcheck {
+    /// By STUN.
+    pub found: Discovered,
+    /// Where the outside sees the socket that the node listens on.
+    pub external: Vec<SocketAddr>,
+    /// Super peers, the nearest first.
+    pub servers: Vec<ServerView>,
+    /// Where super peers are heard by a connection, instead of UDP.
+    pub by_stream: Vec<SocketAddr>,
+}
+
+/// A super peer that was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerView {
+    /// Its name.
+    pub name: String,
+    /// To it and back; `None` if it does not answer.
+    pub rtt: Option<Duration>,
 }
 
 /// A super peer as a user sees it.

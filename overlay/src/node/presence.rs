@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Event, Node, Output, Persist};
-use crate::document::{Candidate, CandidateKind, Contact, Credential, NatClass, Roles, Signed, Whereabouts};
+use crate::document::{Candidate, CandidateKind, Contact, Credential, Roles, Signed, Whereabouts};
 use crate::id::{NodeId, RecordKey};
 use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
 use crate::locator::is_public;
+use crate::nat::observers::{Observation, believed};
 use crate::peer::Peer;
 use crate::port::{Command, CommandId, Reply};
 use crate::record::{self, Record};
@@ -39,8 +40,10 @@ pub(super) struct Presence {
     advertise: Vec<SocketAddr>,
     directory_port: u16,
     local: Vec<SocketAddr>,
-    /// Where each super peer saw us.
-    seen: BTreeMap<NodeId, SocketAddr>,
+    /// Where each super peer, which is there, saw us.
+    seen: BTreeMap<NodeId, Observation>,
+    /// What others saw of other sockets of ours: their word on our address.
+    surveyed: Vec<Observation>,
     contact: Option<Contact>,
     sequence: u64,
     candidates: Vec<Candidate>,
@@ -67,6 +70,7 @@ impl Presence {
             directory_port,
             local: Vec::new(),
             seen: BTreeMap::new(),
+            surveyed: Vec::new(),
             contact: None,
             sequence: 0,
             candidates: Vec::new(),
@@ -116,16 +120,40 @@ impl Presence {
         let changed = self.local != local;
         if changed {
             self.local = local;
+            // They saw us elsewhere.
+            self.surveyed.clear();
             self.change(now);
         }
         changed
     }
 
     /// A super peer saw us there.
-    pub(super) fn observe(&mut self, by: NodeId, at: SocketAddr, now: Instant) {
-        if self.seen.insert(by, at) != Some(at) {
+    pub(super) fn observe(&mut self, by: NodeId, seen: Observation, now: Instant) {
+        if self.seen.insert(by, seen) != Some(seen) {
             self.change(now);
         }
+    }
+
+    /// A survey heard this of our address.
+    pub(super) fn surveyed(&mut self, observations: Vec<Observation>, now: Instant) {
+        let before = self.observed();
+        self.surveyed = observations;
+        if before != self.observed() {
+            self.change(now);
+        }
+    }
+
+    /// Where super peers see the socket that we listen on, as far as they are believed.
+    pub(super) fn observed(&self) -> Vec<SocketAddr> {
+        let all: Vec<Observation> = self.seen.values().chain(&self.surveyed).copied().collect();
+        let mut observed: Vec<SocketAddr> = believed(&all).into_iter().map(|(at, _)| at).collect();
+        observed.retain(|at| self.seen.values().any(|seen| seen.seen == *at));
+        observed
+    }
+
+    /// Our addresses on local interfaces.
+    pub(super) fn local(&self) -> &[SocketAddr] {
+        &self.local
     }
 
     /// A super peer does not see us any more.
@@ -189,7 +217,7 @@ impl Presence {
         let (public, private): (Vec<SocketAddr>, Vec<SocketAddr>) =
             self.local.iter().partition(|at| is_public(at.ip()));
         let seen: BTreeSet<SocketAddr> =
-            self.seen.values().filter(|at| !self.local.contains(at)).copied().collect();
+            self.observed().into_iter().filter(|at| !self.local.contains(at)).collect();
         let mut candidates: Vec<Candidate> = Vec::new();
         let all = (self.advertise.iter().map(of(CandidateKind::Host)))
             .chain(public.iter().map(of(CandidateKind::Host)))
@@ -238,7 +266,7 @@ impl Node {
             candidates: presence.candidates.clone(),
             homes,
             directory: if presence.directory_port == 0 { Vec::new() } else { presence.directory() },
-            nat: NatClass::Unknown,
+            nat: self.survey.class(),
             issued: unix,
             expires: unix + WHEREABOUTS_LIFE,
         };

@@ -55,6 +55,7 @@ impl Node {
                     self.invite(&invitation).map_or_else(Answer::Failed, |code| Answer::Invited { code });
                 self.answer(id, answer);
             }
+            Request::Netcheck => self.netcheck(id),
             Request::Stop => {
                 let peers: Vec<NodeId> = self.peers.keys().copied().collect();
                 for node in peers {

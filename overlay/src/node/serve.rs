@@ -62,6 +62,9 @@ impl Node {
             Message::Published { sequence } if from_super => self.on_published(from, sequence),
             Message::Knocked { channel: _, sealed } if from_super => _ = self.on_knock(&sealed),
             Message::Refused { channel, why } if from_super => self.on_refused(channel, why),
+            Message::Reflected { transaction, reflected } if from_super => {
+                self.on_reflection_confirmed(from, transaction, reflected);
+            }
             Message::Renewed { credential } if from_super => self.on_renewed(&credential),
             Message::SuperPeer { contact } => match contact.verify_stale(&self.network, self.now.unix) {
                 Ok(place) => self.on_super_peer(place),
@@ -86,6 +89,8 @@ impl Node {
                 }
             }
             Message::SuperPeers => self.introduce(from),
+            Message::Reflect { transaction, to, avoid } => self.serve_reflect(from, transaction, to, &avoid),
+            Message::ReflectFor { transaction, to } => self.serve_reflect_for(from, transaction, to),
             _ => self.drop(Drop::BadMessage),
         }
     }

@@ -11,6 +11,7 @@ use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
 use crate::locator::{Endpoint, Locator, is_public};
+use crate::nat::observers::Observation;
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
 use crate::paths;
@@ -269,7 +270,8 @@ impl Node {
         let Some(peer) = self.peer(node) else { return };
         let is_super_peer = peer.member.passport.roles.includes(Roles::SUPER_PEER);
         if let Some(seen) = seen.filter(|_| is_super_peer && from.endpoint().is_main()) {
-            self.presence.observe(node, seen, now);
+            let observer = from.remote().ip();
+            self.presence.observe(node, Observation { observer, seen }, now);
         }
         let Some(peer) = self.peer(node) else { return };
         if peer.paths.passed(token, now) {

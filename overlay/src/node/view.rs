@@ -24,7 +24,12 @@ impl Node {
             degraded: !ready && self.homes.was_up(),
             passport: self.me.passport.clone(),
             addresses: self.me.passport.addresses(&self.network.id),
-            nat: crate::document::NatClass::Unknown,
+            nat: self.survey.class(),
+            nat_classes: if self.is_super_peer() {
+                self.resolver.nat_classes(now)
+            } else {
+                Default::default()
+            },
             candidates: self.presence.candidates(),
             super_peers: super_peers.collect(),
             directory_server: self.presence.directory_server,

@@ -12,6 +12,7 @@ use crate::document::{Candidate, Contact, Credential, Signed, Whereabouts};
 use crate::guess::{Ports, Window};
 use crate::id::{NodeId, Subject};
 use crate::locator::Channel;
+use crate::stun::Transaction;
 
 /// UDP port of control messages, source and destination, at the key-derived addresses.
 pub const PORT: u16 = 51860;
@@ -131,6 +132,42 @@ pub enum Message {
     },
     /// "I guess: open them."
     GuessAgreed,
+    /// To a super peer: "Have STUN answers sent to this mapping of mine, from your other port and by another super peer."
+    Reflect {
+        /// The answers'.
+        transaction: Transaction,
+        /// At the address that the sender comes from.
+        to: SocketAddr,
+        /// Super peers that the mapping has seen.
+        avoid: Vec<NodeId>,
+    },
+    /// Between super peers: "Send a STUN answer there."
+    ReflectFor {
+        /// The answer's.
+        transaction: Transaction,
+        /// A member's mapping.
+        to: SocketAddr,
+    },
+    /// What was done about it.
+    Reflected {
+        /// The answer's.
+        transaction: Transaction,
+        /// What.
+        reflected: Reflected,
+    },
+}
+
+/// What a super peer did to a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reflected {
+    /// It has sent an answer from its second port.
+    FromAlternate,
+    /// Another super peer has sent one.
+    ByStranger,
+    /// It has no second port.
+    NoAlternate,
+    /// It has no tunnel with a super peer that the mapping has not seen.
+    NoStranger,
 }
 
 /// Why a super peer does not do what it was asked for.

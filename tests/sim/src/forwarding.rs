@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use frejus_overlay::forward::{Exception, Inward, Outward, Slot, Table};
-use frejus_overlay::locator::{Channel, Endpoint, Locator};
+use frejus_overlay::locator::{Channel, DoorId, Endpoint, Locator, Via};
 use frejus_overlay::packet::fragment::{Oversize, oversize};
 use frejus_overlay::packet::{IpPacket, icmp};
-use frejus_overlay::stun;
+use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
 use frejus_overlay::verdict::{Counters, Drop};
@@ -39,6 +39,8 @@ pub struct Forwarding {
     pub table: Option<Arc<Table>>,
     /// What became of each packet.
     pub counters: Arc<Counters>,
+    /// A super peer's two ports.
+    pub stun: Option<Here>,
     /// The place last told as strayed, by tunnel index.
     told: BTreeMap<u32, Locator>,
     /// When a source was last called a stranger.
@@ -126,15 +128,31 @@ impl Forwarding {
             Some(Frame::Wireguard(Wireguard::Data(receiver))) => {
                 self.open(Locator::Direct(from), receiver, datagram, now)
             }
-            Some(Frame::Stun) if !stun::is_answer(datagram) => {
-                match stun::respond(datagram, from.at, &stun::Here::ALONE) {
-                    Some(stun::Reaction::Answer { bytes, .. }) => vec![Deed::Send(from, bytes)],
-                    Some(stun::Reaction::Elsewhere(_)) | None => Vec::new(),
-                }
-            }
+            Some(Frame::Stun) if !stun::is_answer(datagram) => self.stun(from, datagram),
             Some(_) => {
                 let bytes = datagram.to_vec();
                 vec![Deed::Ask(Exception::Datagram { from: Locator::Direct(from), bytes })]
+            }
+            None => self.drop(Drop::UnknownFrame),
+        }
+    }
+
+    /// As the daemon's responder, without its budgets.
+    fn stun(&self, from: Endpoint, datagram: &[u8]) -> Vec<Deed> {
+        let alternate = Endpoint::by_door(DoorId::STUN, from.at);
+        let asked = if from.via == Via::Door(DoorId::STUN) { Port::Alternate } else { Port::Main };
+        let here = match self.stun {
+            Some(here) => Here { asked, ..here },
+            None => Here { address: None, main: from.at.port(), alternate: None, asked: Port::Main },
+        };
+        match stun::respond(datagram, from.at, &here) {
+            Some(Reaction::Answer { from: port, bytes }) if port == asked => vec![Deed::Send(from, bytes)],
+            Some(Reaction::Answer { from: Port::Main, bytes }) => {
+                vec![Deed::Send(Endpoint::main(from.at), bytes)]
+            }
+            Some(Reaction::Answer { from: Port::Alternate, bytes }) => vec![Deed::Send(alternate, bytes)],
+            Some(Reaction::Elsewhere(_)) => {
+                vec![Deed::Ask(Exception::Datagram { from: Locator::Direct(from), bytes: datagram.to_vec() })]
             }
             None => self.drop(Drop::UnknownFrame),
         }

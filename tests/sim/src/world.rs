@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frejus_overlay::forward::Exception;
-use frejus_overlay::locator::Endpoint;
+use frejus_overlay::locator::{DoorId, Endpoint};
 use frejus_overlay::node::{Node, Output, Request, RequestId};
 use frejus_overlay::port::Reply;
+use frejus_overlay::stun::{Here, Port};
 use frejus_overlay::timing::Instant;
 
 use crate::app::{self, Kind, Letter};
@@ -246,6 +247,16 @@ impl World {
             }
         }
         let (now, address) = (host.now(at), host.address);
+        if advertised {
+            let port = address.port() + 2;
+            host.open_door(DoorId::STUN, port);
+            let ip = Some(address.ip());
+            let here = Here { address: ip, main: address.port(), alternate: Some(port), asked: Port::Main };
+            host.forwarding.stun = Some(here);
+        }
+        if let Some(node) = &mut host.node {
+            node.set_alternate_port(advertised);
+        }
         self.directory.introduce(node_id, id);
         if advertised {
             self.directory.serve(id);

@@ -31,7 +31,7 @@ struct World {
 
 enum Event {
     Answer(Socket, SocketAddr, stun::Answer),
-    Knocked(NodeId, Transaction, Result<Knocker, Knocker>),
+    Reflected(NodeId, Transaction, Result<Reflector, Reflector>),
 }
 
 fn node(at: usize) -> NodeId {
@@ -107,9 +107,9 @@ impl World {
     fn carry_out(&mut self, deed: Deed, now: Instant) {
         match deed {
             Deed::Send { from, to, bytes } => self.on_sent(from, to, &bytes, now),
-            Deed::Knock { anchor, transaction, to, avoid } => {
+            Deed::Reflect { anchor, transaction, to, avoid } => {
                 if !self.is_lost() {
-                    self.on_knock(anchor, transaction, to, &avoid, now);
+                    self.on_reflection(anchor, transaction, to, &avoid, now);
                 }
             }
         }
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    fn on_knock(
+    fn on_reflection(
         &mut self,
         anchor: NodeId,
         transaction: Transaction,
@@ -150,13 +150,13 @@ impl World {
     ) {
         let at = (0..self.servers).find(|at| node(*at) == anchor).expect("an anchor");
         let stranger = (0..self.servers).find(|at| !avoid.contains(&node(*at))).filter(|_| self.stranger);
-        let knockers = [
-            (Knocker::Alternate, self.alternates.then(|| server(at, OTHER)), 1),
-            (Knocker::Stranger, stranger.map(|at| server(at, MAIN)), 2),
+        let reflectors = [
+            (Reflector::Alternate, self.alternates.then(|| server(at, OTHER)), 1),
+            (Reflector::Stranger, stranger.map(|at| server(at, MAIN)), 2),
         ];
-        for (knocker, from, trips) in knockers {
-            let by = from.map(|_| knocker).ok_or(knocker);
-            self.later(now, trips + 1, Event::Knocked(anchor, transaction, by));
+        for (reflector, from, trips) in reflectors {
+            let by = from.map(|_| reflector).ok_or(reflector);
+            self.later(now, trips + 1, Event::Reflected(anchor, transaction, by));
             if let Some(from) = from
                 && let Some(socket) = self.inbound(from, to)
             {
@@ -195,8 +195,8 @@ impl World {
                         Event::Answer(socket, from, answer) => {
                             discovery.handle_answer(socket, from, &answer, now, &mut rng);
                         }
-                        Event::Knocked(by, transaction, what) => {
-                            discovery.handle_knocked(by, transaction, what, now);
+                        Event::Reflected(by, transaction, what) => {
+                            discovery.handle_reflected(by, transaction, what, now);
                         }
                     }
                 }
