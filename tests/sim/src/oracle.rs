@@ -34,15 +34,6 @@ pub enum Best {
     Relay,
 }
 
-/// What a network of a given ability must show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// It becomes direct, in whichever direction traffic begins.
-    Direct,
-    /// It stays on the relay, and works.
-    Relay,
-}
-
 use Best::{Guessed as G, Learnt as L, Predicted as P, Public as D, Punched as H, Relay as X, Reversed as R};
 
 /// Rows and columns in the order of [`CLASSES`]; symmetric.
@@ -61,16 +52,6 @@ const MATRIX: [[Best; 7]; 7] = [
 pub fn best(one: NatClass, other: NatClass) -> Option<Best> {
     let at = |class| CLASSES.iter().position(|c| *c == class);
     Some(MATRIX[at(one)?][at(other)?])
-}
-
-/// What is expected of host and reflexive candidates, simultaneous punching with learning of the peer's real port,
-/// and the relay: no prediction, no guessing.
-#[must_use]
-pub const fn without_guessing(best: Best) -> Expected {
-    match best {
-        Best::Public | Best::Reversed | Best::Punched | Best::Learnt => Expected::Direct,
-        Best::Predicted | Best::Guessed | Best::Relay => Expected::Relay,
-    }
 }
 
 /// Each unordered pair once: 28.
