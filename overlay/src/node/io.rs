@@ -16,6 +16,7 @@ use crate::forward::Table;
 use crate::id::NodeId;
 use crate::locator::{DoorId, Endpoint, Locator};
 use crate::login::{Entry, LoginServer};
+use crate::mapping::Mapped;
 use crate::port::Command;
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
@@ -174,6 +175,8 @@ pub enum Method {
     Predicted,
     /// As punched, by many sockets and many ports tried at random.
     Guessed,
+    /// A router opened a port, the peer's or ours.
+    Mapped,
     /// No direct way: through a relay.
     Relayed,
 }
@@ -189,6 +192,7 @@ impl Method {
             Self::Punched => Some("punched"),
             Self::Predicted => Some("predicted"),
             Self::Guessed => Some("guessed"),
+            Self::Mapped => Some("mapped"),
             Self::Relayed => None,
         }
     }
@@ -271,6 +275,8 @@ pub struct Status {
     pub addresses: [IpAddr; 2],
     /// What stands between us and the Internet.
     pub nat: NatClass,
+    /// The port that our router opened for us, if it did.
+    pub mapped: Option<Mapped>,
     /// Where others see us.
     pub candidates: Vec<Candidate>,
     /// Super peers that we know of with a tunnel or a try at one: name, ID, round trip, whether a home.

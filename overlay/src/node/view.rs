@@ -25,6 +25,7 @@ impl Node {
             passport: self.me.passport.clone(),
             addresses: self.me.passport.addresses(&self.network.id),
             nat: crate::document::NatClass::Unknown,
+            mapped: self.presence.mapped(),
             candidates: self.presence.candidates(),
             super_peers: super_peers.collect(),
             directory_server: self.presence.directory_server,
