@@ -59,7 +59,7 @@ fn status(state: State) -> Status {
             listen: vec!["0.0.0.0:51860".parse().unwrap()],
             advertised: Vec::new(),
         },
-        nat: Nat { class: NatClass::Open },
+        nat: Nat { class: NatClass::Open, port_mapping: None, mapped: None },
         nat_classes: Default::default(),
         super_peers: Vec::new(),
         directory: Directory {

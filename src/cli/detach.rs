@@ -100,6 +100,7 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
         let said = options.offload.of(*which).map(|on| if on { "--offload" } else { "--no-offload" });
         command.args(said.map(|word| [word, which.name()]).into_iter().flatten());
     }
+    command.arg(if options.port_mapping { "--port-mapping" } else { "--no-port-mapping" });
     command.args(["--transport", &word(options.transport), "--cipher", &word(options.cipher)]);
     command.args((0..verbose).map(|_| "-v")).current_dir("/");
     Ok(command)
@@ -212,6 +213,7 @@ mod tests {
             offload: Wishes { tun_uso: Some(false), udp_gso: Some(true), ..Wishes::default() },
             transport: TransportPolicy::Require,
             cipher: CipherChoice::Aes256Gcm,
+            port_mapping: true,
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
@@ -219,7 +221,7 @@ mod tests {
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
              --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 --queues 3 --tun vpn0 --mtu 1400 \
-             --no-offload tun_uso --offload udp_gso \
+             --no-offload tun_uso --offload udp_gso --port-mapping \
              --transport require --cipher aes-256-gcm -v -v"
         );
     }

@@ -2,7 +2,7 @@
 
 use frejus_overlay::timing::UnixTime;
 
-use super::netcheck::{Dependence, Netcheck, PortMapping, Server};
+use super::netcheck::{Dependence, Netcheck, Server};
 use super::*;
 
 pub(crate) fn status() -> Status {
@@ -25,7 +25,11 @@ pub(crate) fn status() -> Status {
             listen: vec!["0.0.0.0:51860".parse().unwrap(), "[::]:51860".parse().unwrap()],
             advertised: vec!["203.0.113.11:51860".parse().unwrap()],
         },
-        nat: Nat { class: NatClass::PortRestricted },
+        nat: Nat {
+            class: NatClass::PortRestricted,
+            port_mapping: Some(PortMapping::NatPmp),
+            mapped: Some("203.0.113.11:51860".parse().unwrap()),
+        },
         nat_classes: [("open".to_owned(), 2), ("port-restricted".to_owned(), 31)].into(),
         super_peers: vec![SuperPeer {
             name: "s".into(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rand_core::Rng;
 
 use super::{Event, Method, Node};
-use crate::document::{Candidate, Roles};
+use crate::document::{Candidate, CandidateKind, Roles};
 use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
@@ -141,8 +141,16 @@ impl Node {
             Method::Local
         } else if peer_is_super {
             Method::Public
+        } else if self.says_of_itself(node, at, CandidateKind::Mapped) {
+            Method::Mapped
         } else if self.is_super_peer() || self.presence.is_open() {
             Method::Reversed
+        } else if at.is_main()
+            && self.presence.is_mapped()
+            && !self.says_of_itself(node, at, CandidateKind::Reflexive)
+        {
+            // From a port that nobody could know, so nobody punched: it came in through our mapping.
+            Method::Mapped
         } else {
             Method::Punched
         }
@@ -152,6 +160,12 @@ impl Node {
     fn method_at(&self, node: NodeId, at: Locator) -> Method {
         let guessed = self.peers.get(&node).and_then(|peer| peer.guess.method(at.endpoint()));
         guessed.unwrap_or_else(|| self.method(node, at))
+    }
+
+    /// Whether that is a candidate of this kind in the peer's whereabouts.
+    fn says_of_itself(&self, node: NodeId, at: Endpoint, kind: CandidateKind) -> bool {
+        let place = self.peers.get(&node).and_then(|peer| peer.place.as_ref());
+        place.is_some_and(|place| place.whereabouts.candidates.contains(&Candidate { kind, at: at.at }))
     }
 
     /// Send a probe on a path that has proved itself; the token.
@@ -281,6 +295,10 @@ impl Node {
             self.on_pong(node, token, rtt);
         } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
             let path = Locator::Direct(at);
+            // A new list of candidates may have forgotten what the place was meanwhile.
+            let opened = method == Method::Punched && self.method(node, path) == Method::Mapped;
+            let method = if opened { Method::Mapped } else { method };
+            let Some(peer) = self.peer(node) else { return };
             peer.paths.confirm(path, method, now);
             peer.paths.measured(path, rtt);
         } else {

@@ -284,7 +284,8 @@ impl Node {
         }
         let found = self.survey.found.clone();
         let (servers, by_stream) = (self.server_views(), self.heard_by_stream());
-        let view = Netcheck { found, external, servers, by_stream };
+        let mapped = self.presence.mapped();
+        let view = Netcheck { found, external, mapped, servers, by_stream };
         self.outputs.push_back(Output::Answer(id, Answer::Netcheck(Box::new(view))));
     }
 
