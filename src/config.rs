@@ -128,7 +128,7 @@ mod tests {
             (config.tun.as_deref(), config.mtu, config.name.as_deref()),
             (Some("vpn0"), Some(1400), Some("b"))
         );
-        assert_eq!(config.offload.off().count(), 5);
+        assert_eq!(config.offload.off().count(), 6);
         assert_eq!(config.offload.udp_gso, Some(true));
         assert_eq!(parse("").unwrap(), Config::default());
     }
