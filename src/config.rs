@@ -127,7 +127,7 @@ mod tests {
             "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
              relay_rate = 100\nqueues = 2\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
              [offload]\ntun_tso = false\ntun_uso = false\ntcp_coalescing = false\n\
-             udp_coalescing = false\nudp_gso = true\nudp_gro = false\n[port_mapping]\nenabled = false\n",
+             udp_coalescing = false\ntun_checksum = false\nudp_gso = true\nudp_gro = false\n[port_mapping]\nenabled = false\n",
         )
         .unwrap();
         assert_eq!(config.listen[1].port(), 443);
@@ -138,7 +138,7 @@ mod tests {
             (config.tun.as_deref(), config.mtu, config.name.as_deref()),
             (Some("vpn0"), Some(1400), Some("b"))
         );
-        assert_eq!(config.offload.off().count(), 5);
+        assert_eq!(config.offload.off().count(), 6);
         assert_eq!(config.offload.udp_gso, Some(true));
         assert_eq!(config.port_mapping.enabled, Some(false));
         assert_eq!(parse("").unwrap(), Config::default());

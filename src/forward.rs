@@ -13,6 +13,7 @@ mod outward;
 mod oversize;
 mod responder;
 mod tables;
+mod writer;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

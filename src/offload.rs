@@ -75,6 +75,9 @@ offloads! {
     TcpCoalescing tcp_coalescing,
     /// Datagrams of a UDP flow are written to the device as one (Linux 6.2); vxlan and geneve on top can't bear it.
     UdpCoalescing udp_coalescing,
+    /// The device leaves transport checksums to us, and we leave them to the receiver under transport keys, whose device
+    /// fills them in.
+    TunChecksum tun_checksum,
     /// A run of equal frames is sent in one call and cut by the kernel or the network card.
     UdpGso udp_gso,
     /// A run of equal frames is received as one.

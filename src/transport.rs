@@ -41,12 +41,15 @@ pub struct Transport {
     pub policy: Policy,
     /// What it offers: the ciphers, and what each costs here.
     pub ciphers: Vec<Cost>,
+    /// Whether checksums may be left to the device, here and there.
+    pub partial: bool,
 }
 
 impl Default for Transport {
     /// Wanted; nothing was measured, so the first of all ciphers.
     fn default() -> Self {
-        Self { policy: Policy::Prefer, ciphers: Cipher::ALL.map(|cipher| Cost::new(cipher, 0)).into() }
+        let ciphers = Cipher::ALL.map(|cipher| Cost::new(cipher, 0)).into();
+        Self { policy: Policy::Prefer, ciphers, partial: true }
     }
 }
 
@@ -108,10 +111,10 @@ impl Keyed {
         self.ring.store(Arc::new(ring));
     }
 
-    fn seal_under_keys(&self, buffer: &mut [u8], len: usize) -> Option<usize> {
+    fn seal_under_keys(&self, content: Content, buffer: &mut [u8], len: usize) -> Option<usize> {
         let ring = self.ring.load();
         let held = ring.sealing(self.clock.latest())?;
-        let total = held.keys.seal(held.remote, buffer, len)?;
+        let total = held.keys.seal(held.remote, content, buffer, len)?;
         if len > 0 && !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -149,11 +152,16 @@ impl Keyed {
 impl Tunnel for Keyed {
     fn seal_as(&self, content: Content, buffer: &mut [u8], len: usize) -> Option<usize> {
         if content != Content::Agreement
-            && let Some(total) = self.seal_under_keys(buffer, len)
+            && let Some(total) = self.seal_under_keys(content, buffer, len)
         {
             return Some(total);
         }
-        if content == Content::Data && self.transport.policy == Policy::Require {
+        let needs_keys = match content {
+            Content::Partial => true,
+            Content::Data => self.transport.policy == Policy::Require,
+            Content::Control | Content::Agreement => false,
+        };
+        if needs_keys {
             return None;
         }
         self.wireguard.seal(buffer, len)
@@ -218,7 +226,8 @@ impl Tunnel for Keyed {
         let secrets = Secrets::generate()?;
         let (x25519, kem) = secrets.public()?;
         let index = changes.next_index(&ring);
-        let (ciphers, has_keys) = (self.transport.ciphers.clone(), !ring.is_empty());
+        let said = |cost: &Cost| if self.transport.partial { cost.with_partial() } else { *cost };
+        let (ciphers, has_keys) = (self.transport.ciphers.iter().map(said).collect(), !ring.is_empty());
         let offer = Offer { index, x25519, kem, ciphers, has_keys };
         changes.pending = Some(Pending { offer: offer.clone(), secrets, at: now });
         Some(offer)
@@ -231,7 +240,9 @@ impl Tunnel for Keyed {
         let cipher = choose(&offer.ciphers, &self.transport.ciphers)?;
         let mut changes = self.changes();
         let index = changes.next_index(&self.ring.load());
-        let (answer, agreed) = exchange::answer(offer, index, cipher, binding)?;
+        let partial = self.transport.partial && offer.takes_partial();
+        let choice = Answer::choice(cipher, partial);
+        let (answer, agreed) = exchange::answer(offer, index, choice, binding)?;
         let held = Held::answered(index, offer.index, Arc::new(Epoch::new(agreed)), now);
         self.change(&changes, |ring| {
             if !offer.has_keys {
@@ -264,12 +275,13 @@ impl Tunnel for Keyed {
     }
 }
 
-/// Whether `answer` is one to `offer`, with a cipher that was offered.
+/// Whether `answer` is one to `offer`, with nothing in it that was not offered.
 fn is_sound(answer: &Answer, offer: &Offer) -> bool {
     answer.offer == offer.index
         && is_transport(answer.index)
-        && Cipher::of_code(answer.cipher).is_some()
-        && offer.ciphers.iter().any(|cost| cost.cipher == answer.cipher)
+        && Cipher::of_code(answer.code()).is_some()
+        && offer.ciphers.iter().any(|cost| cost.cipher == answer.code())
+        && (offer.takes_partial() || !answer.takes_partial())
 }
 
 /// Whether an inner packet is shaped like a control message: IPv6, UDP, and the port. Where it goes is for the

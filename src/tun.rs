@@ -237,7 +237,8 @@ impl AsFd for Tun {
 }
 
 /// The offloads of this side.
-const SIDE: [Offload; 4] = [Offload::TunTso, Offload::TunUso, Offload::TcpCoalescing, Offload::UdpCoalescing];
+const SIDE: [Offload; 5] =
+    [Offload::TunTso, Offload::TunUso, Offload::TcpCoalescing, Offload::UdpCoalescing, Offload::TunChecksum];
 
 /// Leaves on what was wished and passes.
 fn settle(device: &SyncDevice, offloads: &Offloads) -> io::Result<()> {

@@ -13,6 +13,8 @@ mod forwarding {
     //! A way past the programs of a host, packets of every kind, and what becomes of them.
     mod device;
     mod doors;
+    pub(crate) mod keys;
+    pub(crate) mod relay;
     pub(crate) mod sample;
     pub(crate) mod tap;
     mod whole;
@@ -31,23 +33,23 @@ use crossbeam_channel::{Receiver, bounded};
 use frejus::clock::Clock;
 use frejus::forward::{ForwardParts, Forwarding, Published, exceptions, sum};
 use frejus::netlink::Netlink;
-use frejus::offload::{Offloads, Wishes};
+use frejus::offload::{Offload, Offloads, Wishes};
 use frejus::tun::{Name, Tun};
 use frejus::udp::{Doors, Listen, PortChoice, Udp};
 use frejus::wireguard::Wireguard;
 use frejus_overlay::forward::{Exception, Slot, SlotCounters, SlotId, Table};
-use frejus_overlay::id::NodeId;
-use frejus_overlay::locator::{Channel, Locator};
+use frejus_overlay::locator::Locator;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::path_mtu::Mtu;
-use frejus_overlay::relay::server::{Channels, DEFAULT_RATE, RelayTable};
+use frejus_overlay::relay::server::RelayTable;
 use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, Handshake, Opened, SharedTunnel, seal_one};
 use frejus_overlay::verdict::Drop as Reason;
 use frejus_overlay::wire;
 use ipnetwork::IpNetwork;
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
-use x25519_dalek::StaticSecret;
+
+use forwarding::keys;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -127,7 +129,7 @@ impl Node {
         let offloads = Arc::new(Offloads::new(wishes));
         let udp = Udp::bind_queues(listen, queues, Arc::clone(&offloads)).unwrap();
         let clock = Clock::start();
-        let crypto = Wireguard::new(StaticSecret::from([number + 0x40; 32]), clock.clone());
+        let crypto = keys::node(number, offloads.is_on(Offload::TunChecksum), &clock);
         let (own4, own6) = (address4(number), address6(number));
         let empty = Table::new(own4, own6, [], RelayTable::default());
         let table = Arc::new(Published::new(Arc::new(empty)));
@@ -252,10 +254,13 @@ fn pair() -> Option<(Node, Node)> {
 }
 
 fn pair_with(mtu: u16, wishes: Wishes) -> Option<(Node, Node)> {
-    let (mut a, mut b) = (Node::start_with(1, mtu, wishes)?, Node::start_with(2, mtu, wishes)?);
+    Some(pair_of(Node::start_with(1, mtu, wishes)?, Node::start_with(2, mtu, wishes)?))
+}
+
+fn pair_of(mut a: Node, mut b: Node) -> (Node, Node) {
     let (at_a, at_b) = (a.at(), b.at());
     join(&mut a, &mut b, Some(Locator::Direct(at_b.into())), Some(Locator::Direct(at_a.into())));
-    Some((a, b))
+    (a, b)
 }
 
 /// The bytes of a transfer from `at` on: a block of prime length over and over, so that no shift or loss leaves them
@@ -428,35 +433,6 @@ fn udp_of_every_size_arrives_as_it_was_sent() {
         }
     });
     echo.recv_timeout(Duration::from_secs(10)).unwrap();
-}
-
-#[test]
-fn a_relay_passes_on_what_it_cannot_read() {
-    let (Some(mut a), Some(mut b), Some(relay)) = (Node::start(1), Node::start(2), Node::start(3)) else {
-        return;
-    };
-    let channel = Channel(0x1234_5678_9abc_def0);
-    let (id_a, id_b) = (NodeId([1; 32]), NodeId([2; 32]));
-    let mut channels = Channels::new(100 * DEFAULT_RATE);
-    channels.open(channel, id_a, id_b, relay.clock.instant()).unwrap();
-    let (at_a, at_b) = (a.at(), b.at());
-    relay.publish(channels.table(|node| Some(if *node == id_a { at_a.into() } else { at_b.into() })));
-    let path = Locator::Relayed { relay: relay.at().into(), channel };
-    join(&mut a, &mut b, Some(path), Some(path));
-    const TOTAL: usize = if cfg!(debug_assertions) { 12 << 20 } else { 512 << 20 };
-    measure("relayed", &a, &b, address4(2).into(), 7201, TOTAL);
-    measure("relayed back", &b, &a, address6(1).into(), 7202, TOTAL);
-    let counters = relay.forwarding.as_ref().unwrap().counters();
-    assert!(counters[1].relayed.load(Ordering::Relaxed) > 2 * TOTAL as u64 / 1300);
-    assert!(!a.exceptions.try_iter().any(|exception| matches!(exception, Exception::Strayed { .. })));
-
-    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let frame = [&wire::relay_header(channel)[..], &[4; 40]].concat();
-    stranger.send_to(&frame, relay.at()).unwrap();
-    relay.until_dropped(Reason::WrongChannelEnd, 1);
-    let nested = [&wire::relay_header(Channel(7))[..], &frame].concat();
-    stranger.send_to(&nested, relay.at()).unwrap();
-    relay.until_dropped(Reason::UnknownFrame, 1);
 }
 
 #[test]

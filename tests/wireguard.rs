@@ -56,6 +56,7 @@ promises!(
     a_side_that_was_started_anew_is_served_at_once,
     both_may_offer_at_once,
     the_agreement_itself_goes_under_wireguards_keys,
+    a_partial_checksum_never_arrives_as_a_complete_one,
 );
 
 #[test]

@@ -8,6 +8,7 @@ use frejus_overlay::document::{Candidate, CandidateKind};
 use frejus_overlay::guess::Ports;
 use frejus_overlay::packet::checksum::Sum;
 use frejus_overlay::packet::coalesce::Coalescer;
+use frejus_overlay::packet::partial::Checksum;
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::packet::{IpPacket, protocol};
@@ -28,9 +29,14 @@ const SMALL: usize = 64;
 pub(super) fn entries() -> Vec<Entry> {
     let payload = SEGMENTS * (MTU - HEADERS);
     vec![
-        Entry::new("split/tcp4/49x1280".to_owned(), payload, Split::new),
+        Entry::new("split/tcp4/49x1280".to_owned(), payload, || Split::new(Checksum::Complete)),
+        Entry::new("split/tcp4/49x1280 partial".to_owned(), payload, || Split::new(Checksum::Partial)),
         Entry::new("coalesce/tcp4/49x1280".to_owned(), payload, || {
             Join::new((0..SEGMENTS).map(|at| tcp4(MTU, at)).collect())
+        }),
+        Entry::new("coalesce/tcp4/49x1280 partial".to_owned(), payload, || {
+            let join = Join::new((0..SEGMENTS).map(|at| tcp4(MTU, at)).collect());
+            Join { checksum: Checksum::Partial, ..join }
         }),
         Entry::new("coalesce/udp4/64x92".to_owned(), SMALL * 92, || {
             Join::new((0..SMALL).map(|_| udp4(92, 7)).collect())
@@ -119,18 +125,19 @@ fn complete(mut packet: Vec<u8>, protocol: u8, field: usize) -> Vec<u8> {
 /// A TCP super-packet as the kernel hands it over, cut into the send buffer.
 struct Split {
     vnet: VnetHeader,
+    checksum: Checksum,
     packet: Vec<u8>,
     room: Vec<u8>,
 }
 
 impl Split {
-    fn new() -> Self {
+    fn new(checksum: Checksum) -> Self {
         let packet = tcp4(HEADERS + SEGMENTS * (MTU - HEADERS), 0);
         let gso_size = (MTU - HEADERS) as u16;
         let (needs_csum, csum_start, csum_offset) = (true, 20, 16);
         let gso = Gso::TcpV4;
         let vnet = VnetHeader { needs_csum, gso, ecn: false, hdr_len: 52, gso_size, csum_start, csum_offset };
-        Self { vnet, packet, room: vec![0; SEGMENTS * MTU] }
+        Self { vnet, checksum, packet, room: vec![0; SEGMENTS * MTU] }
     }
 }
 
@@ -139,7 +146,7 @@ impl Subject for Split {
         let mut segments =
             Segments::new(self.vnet, black_box(&self.packet), MTU).expect("a TCP super-packet");
         let mut at = 0;
-        while let Some(written) = segments.write_next(&mut self.room[at..]) {
+        while let Some(written) = segments.write_next_as(self.checksum, &mut self.room[at..]) {
             at += written.expect("there is room for all");
         }
         assert_eq!(at, SEGMENTS * MTU);
@@ -149,6 +156,7 @@ impl Subject for Split {
 
 /// A batch that was opened, grouped into writes.
 struct Join {
+    checksum: Checksum,
     arena: Vec<u8>,
     ranges: Vec<Range<usize>>,
     coalescer: Coalescer,
@@ -162,7 +170,8 @@ impl Join {
             ranges.push(arena.len()..arena.len() + packet.len());
             arena.extend(packet);
         }
-        Self { coalescer: Coalescer::new(ranges.len(), true), arena, ranges }
+        let coalescer = Coalescer::new(ranges.len(), true);
+        Self { checksum: Checksum::Complete, coalescer, arena, ranges }
     }
 }
 
@@ -171,7 +180,7 @@ impl Subject for Join {
         self.coalescer.clear();
         for range in &self.ranges {
             self.coalescer
-                .push(black_box(&self.arena), range.clone())
+                .push_as(self.checksum, black_box(&self.arena), range.clone())
                 .expect("a good packet, and room for it");
         }
         for output in self.coalescer.outputs(&self.arena) {

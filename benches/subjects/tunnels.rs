@@ -61,7 +61,7 @@ impl Pair {
             let policy = if cipher.is_some() { TransportPolicy::Prefer } else { TransportPolicy::Wireguard };
             let ciphers = cipher.iter().map(|cipher| Cost::new(*cipher, 1)).collect();
             let node = Wireguard::new(StaticSecret::from([seed; 32]), clock.clone());
-            node.carrying(Transport { policy, ciphers })
+            node.carrying(Transport { policy, ciphers, partial: true })
         };
         let (mut a, mut b) = (node(0x48), node(0x50));
         let (to_b, to_a) = (a.tunnel(&b.public(), 0x12_3456), b.tunnel(&a.public(), 0x35_4321));

@@ -10,12 +10,14 @@ use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
 use frejus_overlay::id::RecordKey;
 use frejus_overlay::igd::{self, Place, Service};
+use frejus_overlay::packet::checksum::Sum;
 use frejus_overlay::packet::coalesce::{Coalescer, Output};
 use frejus_overlay::packet::fragment::{Oversize, oversize};
 use frejus_overlay::packet::icmp::{self, Unreachable};
+use frejus_overlay::packet::partial::{self, Checksum};
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
-use frejus_overlay::packet::vnet::{self, VnetHeader};
+use frejus_overlay::packet::vnet::{self, Gso, VnetHeader};
 use frejus_overlay::packet::{IpPacket, protocol};
 use frejus_overlay::record::{self, Record};
 use frejus_overlay::wire::control::Message;
@@ -98,7 +100,7 @@ pub fn code(data: &[u8]) {
     }
 }
 
-/// IP packets: accessors, answers to them, control datagrams.
+/// IP packets: accessors, answers to them, control datagrams, checksums filled in.
 pub fn packet(data: &[u8]) {
     if let Ok(packet) = IpPacket::parse(data) {
         assert!(packet.bytes().len() <= data.len());
@@ -111,22 +113,36 @@ pub fn packet(data: &[u8]) {
         let _ = icmp::too_big(data, from, 1280, &mut out);
     }
     let _ = Udp6::parse(data);
+    let mut whole = data.to_vec();
+    if partial::complete(&mut whole).is_ok() {
+        let packet = IpPacket::parse(&whole).expect("it was completed");
+        let (protocol, part) = (packet.protocol(), packet.payload());
+        let addresses = if packet.is_v6() { &whole[8..40] } else { &whole[12..20] };
+        assert!(Sum::pseudo(addresses, protocol, part.len()).bytes(part).is_intact());
+    }
 }
 
-/// Super-packets from the TUN device: every segment fits and parses.
+/// Super-packets from the TUN device: every segment fits and parses, and may be completed as well here as there.
 pub fn segment(data: &[u8]) {
     let Some((header, packet)) = data.split_first_chunk::<{ vnet::LENGTH }>() else { return };
     let Some(header) = VnetHeader::decode(header) else { return };
-    let mut out = vec![0; 65_535];
+    let (mut out, mut other) = (vec![0; 65_535], vec![0; 65_535]);
     for path in [576, 1280, 9000, 65_535] {
         let Ok(mut segments) = Segments::new(header, packet, path) else { continue };
         let (count, stride) = (segments.count(), segments.stride());
-        let mut written = 0;
+        let (mut left, mut written) = (segments, 0);
         while let Some(told) = segments.next_len() {
             let room = &mut out[..told];
             let length = segments.write_next(room).expect("told").expect("there is as much room as was told");
             assert!(length == told && length <= stride, "{length} of {told} and {stride}");
             assert!(IpPacket::parse(&out[..length]).is_ok());
+            if left.checksum() == Checksum::Partial {
+                let length =
+                    left.write_next_as(Checksum::Partial, &mut other).expect("as many").expect("room");
+                partial::complete(&mut other[..length]).expect("what may be left can be completed");
+                // A single packet's own field may lie; here it counts, there it does not.
+                assert!(header.gso == Gso::None || other[..length] == out[..told]);
+            }
             written += 1;
         }
         assert_eq!((written, segments.write_next(&mut out)), (count, None));
@@ -134,28 +150,31 @@ pub fn segment(data: &[u8]) {
 }
 
 /// Packets for the TUN device: what is joined comes apart into what it was made of. The first two bytes cut the rest
-/// up.
+/// up, and say of all whether their checksums are partial.
 pub fn coalesce(data: &[u8]) {
     let [step, udp, arena @ ..] = data else { return };
     let step = usize::from(*step).max(1) * 4;
+    let checksum = if udp / 2 % 2 == 1 { Checksum::Partial } else { Checksum::Complete };
     let mut coalescer = Coalescer::new(64, udp % 2 == 1);
     let mut at = 0;
     while at < arena.len() {
         let end = (at + step).min(arena.len());
-        let _ = coalescer.push(arena, at..end);
+        let _ = coalescer.push_as(checksum, arena, at..end);
         at = end;
     }
     for output in coalescer.outputs(arena) {
         let length: usize = output.slices().map(<[u8]>::len).sum();
         assert!(output.header().len() + length <= vnet::LENGTH + 65_535);
-        if output.count() > 1 {
+        if output.count() > 1 || checksum == Checksum::Partial {
             comes_apart(&output);
+            output.singles().for_each(|single| comes_apart(&single));
         }
     }
 }
 
 /// Cut again, a joined packet is its parts, but for what means nothing: the identification of what is never fragmented
-/// (RFC 6864, section 4.1), and which of the two zeros of one's complement a checksum is.
+/// (RFC 6864, section 4.1), and the checksum: which of the two zeros of one's complement it is, or what stands in its
+/// place while it is partial.
 fn comes_apart(output: &Output<'_>) {
     let mut whole = output.header().to_vec();
     output.slices().for_each(|slice| whole.extend_from_slice(slice));

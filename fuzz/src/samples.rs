@@ -145,9 +145,11 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("code", "code", code.reveal().into_bytes()),
         ("packet", "udp6", datagram.clone()),
         ("segment", "udp6", [&[0; 10], datagram.as_slice()].concat()),
+        ("segment", "udp6-partial", [&[1, 0, 0, 0, 0, 0, 40, 0, 6, 0], datagram.as_slice()].concat()),
         ("fragment", "udp6", [&[0, 56], datagram.as_slice()].concat()),
         ("part", "lookup", [&[9][..], &part::split(&message(&lookup), 9, 7).concat()].concat()),
         ("control", "padded", Message::Probe { token: 7 }.padded(64)),
+        ("coalesce", "udp6-partial", [&[13, 3], datagram.as_slice(), datagram.as_slice()].concat()),
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
     ];
     all.extend(super_packets());
@@ -170,13 +172,13 @@ fn router_words() -> [(&'static str, &'static str, Vec<u8>); 3] {
 /// A super-packet of three segments for each kind, and behind each other what it is cut into.
 fn super_packets() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let kinds = [
-        ("tcp4", Gso::TcpV4, false, TCP),
-        ("tcp6", Gso::TcpV6, true, TCP),
-        ("udp4-run", Gso::UdpL4, false, UDP),
-        ("udp6-run", Gso::UdpL4, true, UDP),
+        ("tcp4", "tcp4-partial", Gso::TcpV4, false, TCP),
+        ("tcp6", "tcp6-partial", Gso::TcpV6, true, TCP),
+        ("udp4-run", "udp4-run-partial", Gso::UdpL4, false, UDP),
+        ("udp6-run", "udp6-run-partial", Gso::UdpL4, true, UDP),
     ];
     let mut all = Vec::new();
-    for (name, gso, v6, protocol) in kinds {
+    for (name, partial_name, gso, v6, protocol) in kinds {
         let packet = super_packet(v6, protocol);
         let vnet = VnetHeader { gso, gso_size: 100, ..VnetHeader::default() };
         let mut segments = Segments::new(vnet, &packet, 1280).expect("well-formed");
@@ -185,6 +187,9 @@ fn super_packets() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         while let Some(written) = segments.write_next(&mut out) {
             parts.extend_from_slice(&out[..written.expect("there is room")]);
         }
+        let mut partial = parts.clone();
+        partial[1] = 3;
+        all.push(("coalesce", partial_name, partial));
         all.push(("coalesce", name, parts));
         all.push(("segment", name, [&vnet.encode()[..], &packet].concat()));
     }

@@ -27,6 +27,10 @@ pub const KEM_KEY: usize = 1184;
 /// Length of an ML-KEM-768 ciphertext (FIPS 203, table 3).
 pub const KEM_CIPHERTEXT: usize = 1088;
 
+/// Set in the counter of a data message whose packet has a [partial checksum](crate::packet::partial); no key seals that
+/// many.
+pub const PARTIAL: u64 = 1 << 63;
+
 /// Whether the keys that `receiver` names are transport keys.
 #[must_use]
 pub const fn is_transport(receiver: u32) -> bool {
@@ -44,7 +48,7 @@ pub enum Cipher {
     /// None at all, in the benchmark's ceiling; no other build knows it, and a real node passes over what it does not
     /// know.
     #[cfg(frejus_null_cipher)]
-    None = 255,
+    None = 127,
 }
 
 impl Cipher {
@@ -84,16 +88,35 @@ impl Cipher {
 pub struct Cost {
     /// [`Cipher::code`]; one that the receiver does not know is passed over.
     pub cipher: u8,
-    /// To seal 1420 bytes, in nanoseconds; what takes longer is 65,535.
+    /// The lower 15 bits: what sealing 1420 bytes takes, in nanoseconds, or 32,767 if it takes longer. The topmost: see
+    /// [`Self::with_partial`].
     #[serde(with = "postcard::fixint::le")]
     pub nanos: u16,
 }
+
+/// In [`Cost::nanos`], and in [`Answer::cipher`]: whoever says so understands [`PARTIAL`].
+const UNDERSTOOD: u16 = 1 << 15;
+const UNDERSTOOD_IN_CODE: u8 = 1 << 7;
 
 impl Cost {
     /// What `cipher` costs.
     #[must_use]
     pub const fn new(cipher: Cipher, nanos: u16) -> Self {
+        let nanos = if nanos < UNDERSTOOD { nanos } else { UNDERSTOOD - 1 };
         Self { cipher: cipher.code(), nanos }
+    }
+
+    /// The same, from a node that takes [partial checksums](PARTIAL). Who does not know of it reads a cost that is higher
+    /// for every cipher alike.
+    #[must_use]
+    pub const fn with_partial(self) -> Self {
+        Self { nanos: self.nanos | UNDERSTOOD, ..self }
+    }
+
+    /// To seal 1420 bytes, in nanoseconds, at most 32,767.
+    #[must_use]
+    pub const fn nanos(self) -> u16 {
+        self.nanos & !UNDERSTOOD
     }
 }
 
@@ -103,7 +126,7 @@ impl Cost {
 #[must_use]
 pub fn choose(offered: &[Cost], own: &[Cost]) -> Option<Cipher> {
     let cost = |costs: &[Cost], cipher: Cipher| {
-        costs.iter().find(|cost| cost.cipher == cipher.code()).map(|cost| u32::from(cost.nanos))
+        costs.iter().find(|cost| cost.cipher == cipher.code()).map(|cost| u32::from(cost.nanos()))
     };
     let known = || Cipher::ALL.into_iter().filter(|cipher| cost(offered, *cipher).is_some());
     let sum = |cipher: Cipher| Some(cost(offered, cipher)? + cost(own, cipher)?);
@@ -187,12 +210,40 @@ pub struct Answer {
     /// Receiver index of what will be sealed to the answerer.
     #[serde(with = "postcard::fixint::le")]
     pub index: u32,
-    /// [`Cipher::code`] of one that was offered.
+    /// [`Cipher::code`] of one that was offered; the topmost bit set if both take [partial checksums](PARTIAL).
     pub cipher: u8,
     /// Ephemeral X25519 key (RFC 7748).
     pub x25519: [u8; 32],
     /// The ML-KEM-768 ciphertext (FIPS 203).
     pub kem: Fixed<KEM_CIPHERTEXT>,
+}
+
+impl Offer {
+    /// Whether the offerer takes [partial checksums](PARTIAL).
+    #[must_use]
+    pub fn takes_partial(&self) -> bool {
+        !self.ciphers.is_empty() && self.ciphers.iter().all(|cost| cost.nanos & UNDERSTOOD != 0)
+    }
+}
+
+impl Answer {
+    /// What goes into [`Self::cipher`].
+    #[must_use]
+    pub const fn choice(cipher: Cipher, partial: bool) -> u8 {
+        cipher.code() | if partial { UNDERSTOOD_IN_CODE } else { 0 }
+    }
+
+    /// [`Cipher::code`] of the cipher that was chosen.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        self.cipher & !UNDERSTOOD_IN_CODE
+    }
+
+    /// Whether packets may go with [partial checksums](PARTIAL), both ways.
+    #[must_use]
+    pub const fn takes_partial(&self) -> bool {
+        self.cipher & UNDERSTOOD_IN_CODE != 0
+    }
 }
 
 /// One side of an agreement.

@@ -11,6 +11,7 @@ pub mod coalesce;
 pub mod ecn;
 pub mod fragment;
 pub mod icmp;
+pub mod partial;
 pub mod segment;
 pub mod udp6;
 pub mod vnet;

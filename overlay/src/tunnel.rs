@@ -27,6 +27,8 @@ pub const HANDSHAKE_ROOM: usize = 148;
 pub enum Opened {
     /// An inner IP packet of this many bytes, behind the [`HEADER`].
     Packet(usize),
+    /// The same, with a [partial checksum](crate::packet::partial).
+    Partial(usize),
     /// Authentic and empty: a keepalive.
     Keepalive,
     /// Not authentic, or replayed, or no session of that index.
@@ -40,6 +42,9 @@ pub enum Opened {
 pub enum Content {
     /// Somebody's packet: under transport keys; without any under WireGuard's, unless that is forbidden.
     Data,
+    /// The same with a [partial checksum](crate::packet::partial): only under transport keys of two nodes that agreed on
+    /// such packets.
+    Partial,
     /// What nodes tell each other: under transport keys, else under WireGuard's.
     Control,
     /// What transport keys are agreed with: under WireGuard's, which a peer that was started anew has, too.

@@ -167,8 +167,8 @@ pub struct Up {
     /// The device's MTU in bytes [default: 1420]
     #[arg(long, value_name = "N", value_parser = mtu)]
     pub mtu: Option<u16>,
-    /// Do without what the kernel could do in bulk: tun_tso, tun_uso, tcp_coalescing, udp_coalescing, udp_gso or
-    /// udp_gro; may be repeated
+    /// Do without what the kernel could do in bulk: tun_tso, tun_uso, tcp_coalescing, udp_coalescing,
+    /// tun_checksum, udp_gso or udp_gro; may be repeated
     #[arg(long, value_name = "OFFLOAD")]
     pub no_offload: Vec<Offload>,
     /// Set for the process in the background: an offload that the configuration insists on

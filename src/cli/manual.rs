@@ -65,7 +65,8 @@ const FILES: [(&str, &str); 3] = [
     (
         "/etc/frejus/NETWORK.toml",
         "configuration, optional: listen, directory_listen, advertise, relay_rate, queues, tun, mtu, name, transport, cipher, \
-         and under [offload] tun_tso, tun_uso, tcp_coalescing, udp_coalescing, udp_gso, udp_gro = true or false",
+         and under [offload] tun_tso, tun_uso, tcp_coalescing, udp_coalescing, tun_checksum, udp_gso, udp_gro = true or \
+         false",
     ),
     ("/var/lib/frejus/NETWORK/", "state: identity, passport, caches; with --detach also frejus.log"),
     ("/run/frejus/NETWORK.sock", "control socket of the running node: HTTP and JSON"),

@@ -145,7 +145,7 @@ const fn cipher(cipher: Cipher) -> Option<report::Cipher> {
 
 fn cost(cost: &Cost) -> Option<report::CipherCost> {
     let name = cipher(Cipher::of_code(cost.cipher)?)?;
-    Some(report::CipherCost { name, seal_1420_ns: cost.nanos })
+    Some(report::CipherCost { name, seal_1420_ns: cost.nanos() })
 }
 
 fn super_peer(view: SuperPeerView) -> report::SuperPeer {

@@ -27,7 +27,7 @@ use crate::directory::{self, Directory, DirectoryConfig, DirectoryError, Directo
 use crate::failure::{ExitCode, Failure};
 use crate::forward::{self, ForwardParts, Forwarding, Published};
 use crate::netlink::Netlink;
-use crate::offload::{Offloads, kernel_release};
+use crate::offload::{Offload, Offloads, kernel_release};
 use crate::options::{CipherChoice, DEFAULT_PORT, UpOptions};
 use crate::portmap::{PortMapper, Wish};
 use crate::state::{Saved, StateDir};
@@ -77,7 +77,7 @@ impl Parts {
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
         let tuns = device(&options, &saved, runtime, queues, offloads)?;
         let tun = Arc::clone(&tuns[0]);
-        let transport = transport(&options);
+        let transport = transport(&options, tun.offloads());
         let costs = transport.ciphers.clone();
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone()).carrying(transport);
         let (exceptions, excepted) = forward::exceptions();
@@ -147,7 +147,7 @@ fn lost(tun: &Tun, news: &Sender<News>) -> Box<dyn FnOnce() + Send> {
 }
 
 /// What we do about transport keys; the costs are this machine's, whatever is chosen.
-fn transport(options: &UpOptions) -> Transport {
+fn transport(options: &UpOptions, offloads: &Offloads) -> Transport {
     let mut ciphers = transport::measure();
     let only = match options.cipher {
         CipherChoice::Auto => None,
@@ -155,7 +155,7 @@ fn transport(options: &UpOptions) -> Transport {
         CipherChoice::ChaCha20Poly1305 => Some(Cipher::ChaCha20Poly1305),
     };
     ciphers.retain(|cost| only.is_none_or(|only| cost.cipher == only.code()));
-    Transport { policy: options.transport, ciphers }
+    Transport { policy: options.transport, ciphers, partial: offloads.is_on(Offload::TunChecksum) }
 }
 
 /// A super peer's second STUN port, next to the directory's if that is free, so that others can find out which NAT they are

@@ -3,7 +3,6 @@
 //! Owns: the decisions of one receiving thread and what it remembers of its peers; the datagrams lie in an arena of that
 //! thread's. Never: receives, answers a handshake, or looks into a relay frame twice.
 
-use std::io::IoSlice;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -12,30 +11,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use frejus_overlay::forward::{Exception, Inward as Decision, Slot, Table};
 use frejus_overlay::locator::{Channel, DoorId, Endpoint, Locator, Via};
 use frejus_overlay::packet::IpPacket;
-use frejus_overlay::packet::coalesce::{Coalescer, MAX_SEGMENTS, Output, Refused, SINGLE};
-use frejus_overlay::packet::vnet::Gso;
+use frejus_overlay::packet::partial::Checksum;
 use frejus_overlay::stun::{self, Port};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, Opened};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use frejus_overlay::wire::{Frame, RELAY_HEADER, Wireguard, classify, control, relay_header};
-use nix::errno::Errno;
 
 use super::responder::{Responder, Verdict};
 use super::tables::{Strangers, Talkers, Told};
+use super::writer::Writer;
 use super::{Control, LONGEST_EXCEPTION, Shared};
 use crate::exits::Exits;
 use crate::gate::{Gate, Passage};
-use crate::offload::Offload;
 use crate::tun::Tun;
 use crate::udp::WhenFull;
 use crate::wireguard::COOKIE_REPLY;
-
-/// Opened bytes that are written out without waiting for the rest of the batch, so that the first leave early and
-/// are still in the cache.
-const WRITE: usize = 48 << 10;
-/// Packets in a batch that is written out: 64 KiB of the smallest datagrams are half of that.
-const PACKETS: usize = 4096;
 
 /// Everything but the arena, so that a datagram can be borrowed meanwhile.
 pub(super) struct Opener {
@@ -49,15 +40,6 @@ pub(super) struct Opener {
     talkers: Talkers,
     strangers: Strangers,
     writer: Writer,
-}
-
-/// Opened packets on their way to the device.
-struct Writer {
-    tun: Arc<Tun>,
-    counters: Arc<Counters>,
-    /// Bytes pushed and not yet written.
-    waiting: usize,
-    coalescer: Coalescer,
 }
 
 /// Datagrams that the kernel joined: of one sender, `stride` bytes each, the last maybe shorter, up to `end` in the
@@ -114,12 +96,7 @@ impl Messages {
 
 impl Opener {
     pub(super) fn new(tun: Arc<Tun>, exits: Exits, control: Control, shared: &Shared) -> Self {
-        let writer = Writer {
-            counters: Arc::clone(&control.counters),
-            waiting: 0,
-            coalescer: Coalescer::new(PACKETS, tun.joins_udp()),
-            tun,
-        };
+        let writer = Writer::new(tun, Arc::clone(&control.counters));
         Self {
             exits,
             control,
@@ -328,17 +305,26 @@ impl Opener {
         {
             at = datagram.end;
             let message = datagram.start + messages.front..datagram.end;
-            match slot.tunnel.open(&mut arena[message.clone()]) {
-                Opened::Packet(len) => {
+            let (len, checksum) = match slot.tunnel.open(&mut arena[message.clone()]) {
+                Opened::Packet(len) => (len, Checksum::Complete),
+                Opened::Partial(len) => (len, Checksum::Partial),
+                Opened::Keepalive => {
                     authentic = true;
-                    let start = message.start + HEADER;
-                    if self.deliver(table, slot, &messages, arena, start..start + len) {
-                        bytes += len as u64;
-                    }
+                    continue;
                 }
-                Opened::Keepalive => authentic = true,
-                Opened::Rejected => self.counters().count(Reason::NotAuthentic),
-                Opened::Refused => self.counters().count(Reason::WireguardKeys),
+                Opened::Rejected => {
+                    self.counters().count(Reason::NotAuthentic);
+                    continue;
+                }
+                Opened::Refused => {
+                    self.counters().count(Reason::WireguardKeys);
+                    continue;
+                }
+            };
+            authentic = true;
+            let start = message.start + HEADER;
+            if self.deliver(table, slot, &messages, arena, start..start + len, checksum) {
+                bytes += len as u64;
             }
         }
         slot.counters.received(bytes);
@@ -355,8 +341,9 @@ impl Opener {
         table: &Table,
         slot: &Slot,
         messages: &Messages,
-        arena: &[u8],
+        arena: &mut [u8],
         range: Range<usize>,
+        checksum: Checksum,
     ) -> bool {
         let packet = &arena[range.clone()];
         let Ok(ip) = IpPacket::parse(packet) else {
@@ -365,7 +352,7 @@ impl Opener {
         };
         match table.inward(slot, ip.source(), ip.destination(), is_control(packet)) {
             Decision::Deliver => {
-                self.writer.push(arena, range);
+                self.writer.push(arena, range, checksum);
                 return true;
             }
             Decision::Control if packet.len() > LONGEST_EXCEPTION => {
@@ -413,73 +400,6 @@ fn is_control(packet: &[u8]) -> bool {
     const UDP: u8 = 17;
     matches!(packet, [first, _, _, _, _, _, UDP, ..] if first >> 4 == 6)
         && packet.get(42..44) == Some(&control::PORT.to_be_bytes())
-}
-
-impl Writer {
-    /// Takes the opened packet at `range`.
-    fn push(&mut self, arena: &[u8], range: Range<usize>) {
-        if self.waiting >= WRITE {
-            self.flush(arena);
-        }
-        match self.coalescer.push(arena, range.clone()) {
-            Ok(()) => self.waiting += range.len(),
-            Err(Refused::Malformed(_)) => self.counters.count_many(Reason::Malformed, 1),
-            Err(Refused::Full) => {
-                // Cannot happen with packets of honest size; the packet is written by itself, in order.
-                self.flush(arena);
-                self.write_one(&arena[range]);
-            }
-        }
-    }
-
-    /// Writes everything out.
-    fn flush(&mut self, arena: &[u8]) {
-        self.waiting = 0;
-        if self.coalescer.is_empty() {
-            return;
-        }
-        for output in self.coalescer.outputs(arena) {
-            self.write(&output);
-        }
-        self.coalescer.clear();
-    }
-
-    /// Writes one output, in parts if the kernel refuses it joined (stable kernels from 6.6.44 did that to short tails).
-    fn write(&self, output: &Output<'_>) {
-        let which = if output.gso() == Gso::UdpL4 { Offload::UdpCoalescing } else { Offload::TcpCoalescing };
-        if output.count() == 1 || !self.tun.joins(which) {
-            output.packets().for_each(|packet| _ = self.write_one(packet));
-            return;
-        }
-        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
-        slices[0] = IoSlice::new(output.header());
-        for (to, from) in slices[1..].iter_mut().zip(output.slices()) {
-            *to = IoSlice::new(from);
-        }
-        match self.tun.write(&slices[..=output.count()]) {
-            Ok(()) => {
-                self.counters.packets_in.fetch_add(output.count() as u64, Ordering::Relaxed);
-            }
-            Err(Errno::EINVAL) => {
-                if output.packets().filter(|packet| self.write_one(packet)).count() == output.count() {
-                    self.tun.offloads().refused(which);
-                }
-            }
-            Err(_) => self.counters.count_many(Reason::TunFailed, output.count() as u64),
-        }
-    }
-
-    /// Writes one packet; whether the kernel took it.
-    fn write_one(&self, packet: &[u8]) -> bool {
-        let header: &[u8] = if self.tun.has_header() { &SINGLE } else { &[] };
-        let taken = self.tun.write(&[IoSlice::new(header), IoSlice::new(packet)]).is_ok();
-        if taken {
-            self.counters.packets_in.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.counters.count_many(Reason::TunFailed, 1);
-        }
-        taken
-    }
 }
 
 #[cfg(test)]

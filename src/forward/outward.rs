@@ -10,11 +10,12 @@ use std::time::Duration;
 use frejus_overlay::forward::{Exception, Outward as Decision, Slot, Table};
 use frejus_overlay::locator::Locator;
 use frejus_overlay::packet::fragment::{Oversize, oversize};
+use frejus_overlay::packet::partial::{self, Checksum};
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::vnet::{self, VnetHeader};
 use frejus_overlay::packet::{IpPacket, MAX_PACKET};
 use frejus_overlay::timing::Instant;
-use frejus_overlay::tunnel::{HEADER, OVERHEAD};
+use frejus_overlay::tunnel::{Content, HEADER, OVERHEAD, Tunnel};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use frejus_overlay::wire;
 use nix::errno::Errno;
@@ -311,14 +312,15 @@ impl Sealer {
                 return false;
             }
             let room = &mut self.run.arena[self.run.len..self.run.len + size];
-            if feed.write_next(&mut room[front + HEADER..]).is_none_or(|written| written.is_err()) {
+            let written = feed.write_next_as(feed.checksum(), &mut room[front + HEADER..]);
+            if written.is_none_or(|written| written.is_err()) {
                 self.counters().count(Reason::Malformed);
                 continue;
             }
             if let Some(header) = &header {
                 room[..front].copy_from_slice(header);
             }
-            match tunnel.seal(&mut room[front..], inner) {
+            match seal(tunnel, feed.checksum(), &mut room[front..], inner) {
                 Some(len) => self.run.push(front + len, inner),
                 None => unroutable(&self.control, &room[front + HEADER..][..inner]),
             }
@@ -394,6 +396,18 @@ impl Sealer {
     fn counters(&self) -> &Counters {
         &self.control.counters
     }
+}
+
+/// Seals the packet of `len` bytes behind the header in `room`. A checksum that was left to the receiver is filled in
+/// where there are no keys that allow it; in any case the packet is complete if it could not be sealed.
+fn seal(tunnel: &dyn Tunnel, checksum: Checksum, room: &mut [u8], len: usize) -> Option<usize> {
+    if checksum == Checksum::Partial {
+        if let Some(sealed) = tunnel.seal_as(Content::Partial, room, len) {
+            return Some(sealed);
+        }
+        partial::complete(&mut room[HEADER..HEADER + len]).expect("only what can be completed is left");
+    }
+    tunnel.seal(room, len)
 }
 
 /// What stands in front of every message on this path.

@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use frejus_overlay::agreement::Cipher;
 use frejus_overlay::agreement::window::Window;
-use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
+use frejus_overlay::agreement::{Cipher, PARTIAL};
+use frejus_overlay::tunnel::{Content, HEADER, OVERHEAD, Opened};
 
 use super::Key;
 use super::aead::{self, UNIT};
@@ -35,6 +35,8 @@ struct Inward {
 /// See the module.
 pub(super) struct Epoch {
     cipher: Cipher,
+    /// Whether packets may have partial checksums.
+    partial: bool,
     limit: u64,
     outward: Outward,
     inward: Inward,
@@ -50,7 +52,7 @@ impl Epoch {
         };
         let key = Key::new(cipher, &agreed.open);
         let inward = Inward { key, window: Mutex::default(), heard: AtomicBool::new(false) };
-        Self { cipher, limit: aead::limit(cipher), outward, inward }
+        Self { cipher, partial: agreed.partial, limit: aead::limit(cipher), outward, inward }
     }
 
     pub(super) const fn cipher(&self) -> Cipher {
@@ -58,8 +60,12 @@ impl Epoch {
     }
 
     /// Seals the packet of `len` bytes behind the header in `buffer` for the receiver index `remote`; the message's
-    /// length. `None`, and the packet intact, if the key is used up.
-    pub(super) fn seal(&self, remote: u32, buffer: &mut [u8], len: usize) -> Option<usize> {
+    /// length. `None`, and the packet intact, if the key is used up, or was not agreed on for such content.
+    pub(super) fn seal(&self, remote: u32, content: Content, buffer: &mut [u8], len: usize) -> Option<usize> {
+        let mark = if content == Content::Partial { PARTIAL } else { 0 };
+        if mark != 0 && !self.partial {
+            return None;
+        }
         let message = buffer.get_mut(..len + OVERHEAD).expect("the caller gives room for header and tag");
         let Outward { key, next, extra } = &self.outward;
         if len > UNIT {
@@ -69,6 +75,8 @@ impl Epoch {
         if counter + extra.load(Ordering::Relaxed) >= self.limit {
             return None;
         }
+        // Part of the nonce, so that nobody else can set it or clear it.
+        let counter = counter | mark;
         message[..4].copy_from_slice(&[4, 0, 0, 0]);
         message[4..8].copy_from_slice(&remote.to_le_bytes());
         message[8..HEADER].copy_from_slice(&counter.to_le_bytes());
@@ -82,18 +90,20 @@ impl Epoch {
             return Opened::Rejected;
         }
         let (header, message) = datagram.split_at_mut(HEADER);
-        let counter = header.last_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
-        if counter >= self.limit {
+        let marked = header.last_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
+        let (counter, partial) = (marked & !PARTIAL, marked & PARTIAL != 0);
+        if counter >= self.limit || partial && !self.partial {
             return Opened::Rejected;
         }
-        let Some(len) = self.inward.key.open(counter, message) else { return Opened::Rejected };
+        let Some(len) = self.inward.key.open(marked, message) else { return Opened::Rejected };
         if !self.inward.window.lock().unwrap_or_else(PoisonError::into_inner).admit(counter) {
             return Opened::Rejected;
         }
         if len == 0 {
             return Opened::Keepalive;
         }
-        inner_len(&message[..len]).map_or(Opened::Rejected, Opened::Packet)
+        let packet = if partial { Opened::Partial } else { Opened::Packet };
+        inner_len(&message[..len]).map_or(Opened::Rejected, packet)
     }
 
     /// Whether this is asked for the first time: the moment from which the peer is known to have the keys.

@@ -14,6 +14,8 @@ use super::aead::KEY;
 /// What both sides have in the end.
 pub(super) struct Agreed {
     pub(super) cipher: Cipher,
+    /// Whether packets may have partial checksums.
+    pub(super) partial: bool,
     pub(super) seal: Zeroizing<[u8; KEY]>,
     pub(super) open: Zeroizing<[u8; KEY]>,
 }
@@ -38,22 +40,18 @@ impl Secrets {
 
     /// The offerer's side. `None` if the answer is not sound.
     pub(super) fn agree(&self, offer: &Offer, answer: &Answer, binding: &Binding) -> Option<Agreed> {
-        let cipher = Cipher::of_code(answer.cipher)?;
+        let cipher = Cipher::of_code(answer.code())?;
         let x25519 = diffie_hellman(&self.x25519, &answer.x25519)?;
         let kem = self.kem.decapsulate(Ciphertext::from(&answer.kem.0[..])).ok()?;
         let [to_answerer, to_offerer] =
             schedule(kem.as_ref(), x25519.as_ref(), cipher, &binding.transcript(offer, answer));
-        Some(Agreed { cipher, seal: to_answerer, open: to_offerer })
+        let partial = answer.takes_partial();
+        Some(Agreed { cipher, partial, seal: to_answerer, open: to_offerer })
     }
 }
 
-/// The answerer's side: what to say, and the keys. `None` if the offer is not sound, or the kernel gives no randomness.
-pub(super) fn answer(
-    offer: &Offer,
-    index: u32,
-    cipher: Cipher,
-    binding: &Binding,
-) -> Option<(Answer, Agreed)> {
+/// The answerer's side: what to say with this [`Answer::choice`], and the keys. `None` if the offer is not sound, or the kernel gives no randomness.
+pub(super) fn answer(offer: &Offer, index: u32, choice: u8, binding: &Binding) -> Option<(Answer, Agreed)> {
     let secret = ephemeral()?;
     let x25519 = diffie_hellman(&secret, &offer.x25519)?;
     let key = EncapsulationKey::new(&ML_KEM_768, &offer.kem.0[..]).ok()?;
@@ -61,13 +59,14 @@ pub(super) fn answer(
     let answer = Answer {
         offer: offer.index,
         index,
-        cipher: cipher.code(),
+        cipher: choice,
         x25519: PublicKey::from(&secret).to_bytes(),
         kem: Fixed::<KEM_CIPHERTEXT>::copy(ciphertext.as_ref())?,
     };
+    let (cipher, partial) = (Cipher::of_code(answer.code())?, answer.takes_partial());
     let [to_answerer, to_offerer] =
         schedule(kem.as_ref(), x25519.as_ref(), cipher, &binding.transcript(offer, &answer));
-    Some((answer, Agreed { cipher, seal: to_offerer, open: to_answerer }))
+    Some((answer, Agreed { cipher, partial, seal: to_offerer, open: to_answerer }))
 }
 
 fn ephemeral() -> Option<StaticSecret> {

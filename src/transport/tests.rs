@@ -2,7 +2,7 @@
 
 use frejus_overlay::agreement::Party;
 use frejus_overlay::id::{NetworkId, NodeId, TunnelKey};
-use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, SharedTunnel, seal_one};
+use frejus_overlay::tunnel::{Crypto, HANDSHAKE_ROOM, SharedTunnel, seal_one, seal_one_as};
 use x25519_dalek::StaticSecret;
 
 use super::*;
@@ -21,7 +21,7 @@ fn policy(policy: Policy) -> Transport {
 }
 
 fn only(cipher: Cipher) -> Transport {
-    Transport { policy: Policy::Prefer, ciphers: vec![Cost::new(cipher, 1)] }
+    Transport { policy: Policy::Prefer, ciphers: vec![Cost::new(cipher, 1)], partial: true }
 }
 
 fn packet(len: usize) -> Vec<u8> {
@@ -125,6 +125,33 @@ fn a_node_may_do_without_and_then_says_nothing_and_answers_nothing() {
 }
 
 #[test]
+fn checksums_may_be_partial_only_if_both_say_so() {
+    for (a, b) in [(true, true), (true, false), (false, true), (false, false)] {
+        let says = |partial| Transport { partial, ..Transport::default() };
+        let pair = Pair::new(says(a), says(b));
+        let partial = |from: &SharedTunnel| seal_one_as(&**from, Content::Partial, &packet(100));
+        assert_eq!(partial(&pair.a), None, "never under WireGuard's keys");
+        pair.agree();
+        for (from, to) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+            assert_eq!(partial(from).is_some(), a && b);
+            let opened = partial(from).map(|mut message| to.open(&mut message));
+            assert!(opened.is_none_or(|opened| opened == Opened::Partial(100)), "{opened:?}");
+            assert!(send(from, to, 100));
+        }
+    }
+}
+
+#[test]
+fn an_answer_takes_no_partial_checksums_from_an_offer_that_does_not() {
+    let pair = Pair::new(Transport { partial: false, ..Transport::default() }, Transport::default());
+    let offer = pair.offer();
+    let mut answer = pair.answer(&offer);
+    assert!(!offer.takes_partial() && !answer.takes_partial());
+    answer.cipher |= 0x80;
+    assert!(!pair.a.accept(&answer, &pair.binding, pair.now()));
+}
+
+#[test]
 fn what_is_sent_under_transport_keys_makes_wireguard_rekey() {
     let pair = Pair::new(Transport::default(), Transport::default());
     let later = |seconds| pair.now() + std::time::Duration::from_secs(seconds);
@@ -157,5 +184,5 @@ fn a_control_message_is_known_by_its_shape() {
 fn the_figures_of_this_machine_are_figures() {
     let costs = measure();
     assert_eq!(costs.len(), Cipher::ALL.len());
-    assert!(costs.iter().all(|cost| cost.nanos > 0), "{costs:?}");
+    assert!(costs.iter().all(|cost| cost.nanos() > 0), "{costs:?}");
 }

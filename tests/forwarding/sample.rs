@@ -366,6 +366,14 @@ pub(crate) fn large(ends: Ends, v6: bool, udp: bool) -> Sample {
     Flow::new(ends, v6, udp).cut("large", 10_000, 1000)
 }
 
+/// One datagram to `port` that may be fragmented, its checksum left to be filled in; and its payload.
+pub(crate) fn fragmentable(ends: Ends, port: u16, length: usize) -> (VnetHeader, Vec<u8>, Vec<u8>) {
+    let payload = pattern(length);
+    let flow = Flow { port, dont_fragment: false, ..Flow::new(ends, false, true) };
+    let (vnet, packet) = flow.super_packet(&payload, length);
+    (vnet, packet, payload)
+}
+
 /// A datagram of the flow to `port`.
 pub(crate) fn datagram(ends: Ends, port: u16) -> Vec<u8> {
     Flow { port, ..Flow::new(ends, false, true) }.build(b"datagram")

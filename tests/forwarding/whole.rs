@@ -8,12 +8,16 @@ use std::time::Duration;
 use frejus::offload::{Offload, Wishes};
 use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::vnet::{Gso, VnetHeader};
+use frejus_overlay::path_mtu::Mtu;
+use frejus_overlay::relay::server::RelayTable;
 use frejus_overlay::verdict::Drop as Reason;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::keys;
+use super::relay::relayed;
 use super::sample::{self, Ends, Sample, is_between};
 use super::tap::Tap;
-use crate::{Node, address4, address6, pair_with, transfer};
+use crate::{Node, address4, address6, pair_of, pair_with, transfer};
 
 /// Longer than the machine is ever busy with something else.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,15 +26,16 @@ fn ends() -> Ends {
     Ends { from4: address4(1), to4: address4(2), from6: address6(1), to6: address6(2) }
 }
 
-/// Injects the sample, and compares what the far device hands to its host. What kinds of packets it handed over joined.
-fn check(near: &Tap, far: &Tap, sample: &Sample, wishes: Wishes) -> Vec<Gso> {
+/// Injects the sample, and compares what the far device hands to its host. For each packet how it was joined, and whether
+/// its checksum was left to the kernel.
+fn check(near: &Tap, far: &Tap, sample: &Sample, wishes: Wishes) -> Vec<(Gso, bool)> {
     sample.injected.iter().for_each(|(vnet, packet)| near.inject(*vnet, packet));
     let (mut got, mut joined) = (Vec::new(), Vec::new());
     while got.len() < sample.expected.len() {
         let Some((vnet, packet)) = far.next(PATIENCE) else { break };
         if is_between(ends(), &packet) {
             got.extend(cut(vnet, &packet));
-            joined.push(vnet.gso);
+            joined.push((vnet.gso, vnet.needs_csum));
         }
     }
     let same = sample.expected.iter().zip(&got).take_while(|(expected, got)| expected == got).count();
@@ -57,53 +62,118 @@ fn cut(vnet: VnetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn compare(wishes: Wishes, mtu: u16) {
+/// Whose keys the packets travel under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    Wireguard,
+    Transport,
+}
+
+fn compare(keys: Keys, wishes: Wishes, mtu: u16) {
     let Some((a, b)) = pair_with(mtu, wishes) else { return };
-    let open = |node: &Node| node.host.run(|| Tap::open("frejus0"));
-    let (near, far) = (open(&a), open(&b));
-    let mut joined = Vec::new();
-    for sample in sample::all(ends(), mtu.into()) {
-        joined.extend(check(&near, &far, &sample, wishes));
-    }
+    let partial = keys == Keys::Transport && keys::agree(&a, &b);
+    let left = wishes.of(Offload::TunChecksum).is_none();
+    assert_eq!(partial, keys == Keys::Transport && left, "{keys:?} {wishes:?}");
+    let kinds = compare_pair(&a, &b, wishes, mtu);
     for (kind, which) in [
         (Gso::TcpV4, Offload::TcpCoalescing),
         (Gso::TcpV6, Offload::TcpCoalescing),
         (Gso::UdpL4, Offload::UdpCoalescing),
     ] {
         assert_eq!(
-            joined.contains(&kind),
+            kinds.iter().any(|(gso, _)| *gso == kind),
             wishes.of(which).is_none(),
             "{kind:?} written joined with {wishes:?}"
         );
     }
-    for node in [&a, &b] {
+    assert_eq!(
+        kinds.contains(&(Gso::None, true)),
+        partial,
+        "{keys:?} {wishes:?}: checksums left to the device"
+    );
+}
+
+/// Every sample from `a` to `b`; the kinds of packets that the far device handed over, and whether it was to fill in
+/// their checksums.
+fn compare_pair(a: &Node, b: &Node, wishes: Wishes, mtu: u16) -> Vec<(Gso, bool)> {
+    let open = |node: &Node| node.host.run(|| Tap::open("frejus0"));
+    let (near, far) = (open(a), open(b));
+    let samples = sample::all(ends(), mtu.into());
+    let kinds = samples.iter().flat_map(|sample| check(&near, &far, sample, wishes)).collect();
+    for node in [a, b] {
         for reason in [Reason::Malformed, Reason::TunFailed, Reason::SendFailed, Reason::NotAuthentic] {
             assert_eq!(node.dropped(reason), 0, "{} with {wishes:?}", reason.name());
         }
     }
+    kinds
+}
+
+fn nothing() -> Wishes {
+    Offload::ALL.iter().fold(Wishes::default(), |wishes, which| wishes.without(*which))
 }
 
 #[test]
 fn with_every_offload() {
-    compare(Wishes::default(), 1280);
+    compare(Keys::Transport, Wishes::default(), 1280);
+    compare(Keys::Wireguard, Wishes::default(), 1280);
 }
 
 #[test]
 fn with_an_mtu_of_another_size() {
-    compare(Wishes::default(), 1420);
-    compare(Wishes::default(), 9000);
+    compare(Keys::Transport, Wishes::default(), 1420);
+    compare(Keys::Transport, Wishes::default(), 9000);
 }
 
 #[test]
 fn with_each_offload_off() {
     for which in Offload::ALL {
-        compare(Wishes::default().without(*which), 1280);
+        compare(Keys::Transport, Wishes::default().without(*which), 1280);
     }
 }
 
 #[test]
 fn with_every_offload_off() {
-    compare(Offload::ALL.iter().fold(Wishes::default(), |wishes, which| wishes.without(*which)), 1280);
+    compare(Keys::Wireguard, nothing(), 1280);
+}
+
+#[test]
+fn a_device_that_fills_in_no_checksum_gets_complete_packets() {
+    let (Some(a), Some(mut b)) = (Node::start(1), Node::start_with(2, 1280, nothing())) else { return };
+    b.crypto = keys::node(2, true, &b.clock);
+    let (a, b) = pair_of(a, b);
+    assert!(!b.tun.has_header() && keys::agree(&a, &b));
+    let kinds = compare_pair(&a, &b, nothing(), 1280);
+    assert!(kinds.iter().all(|kind| *kind == (Gso::None, false)), "{kinds:?}");
+}
+
+#[test]
+fn through_a_relay_checksums_are_left_as_well() {
+    let Some((a, b, _relay)) = relayed() else { return };
+    assert!(keys::agree(&a, &b));
+    let kinds = compare_pair(&a, &b, Wishes::default(), 1280);
+    assert!(kinds.contains(&(Gso::None, true)) && kinds.iter().any(|(gso, _)| *gso == Gso::TcpV4));
+}
+
+#[test]
+fn a_checksum_is_filled_in_before_its_packet_is_fragmented() {
+    let Some((mut a, b)) = pair_with(1280, Wishes::default()) else { return };
+    assert!(keys::agree(&a, &b));
+    a.slots[0].mtu = Mtu { bytes: 1220, is_known: true };
+    a.publish(RelayTable::default());
+    let near = a.host.run(|| Tap::open("frejus0"));
+    let (listening, ready) = mpsc::channel();
+    let received = b.host.start(move || {
+        let socket = UdpSocket::bind((address4(2), 7310)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        listening.send(()).unwrap();
+        let mut buffer = vec![0; 2000];
+        let len = socket.recv(&mut buffer).expect("the kernel found the checksum right");
+        buffer[..len].to_vec()
+    });
+    ready.recv().unwrap();
+    let (vnet, packet, payload) = sample::fragmentable(ends(), 7310, 1230);
+    near.inject(vnet, &packet);
+    assert_eq!(received.recv_timeout(PATIENCE).unwrap(), payload);
 }
 
 /// What the kernel counted in the caller's namespace: the column `name` of /proc/net/netstat.

@@ -54,6 +54,23 @@ fn the_cheapest_for_both_together_is_chosen() {
 }
 
 #[test]
+fn partial_checksums_are_said_beside_costs_and_ciphers() {
+    let both = [Cost::new(Cipher::ChaCha20Poly1305, 1000), Cost::new(Cipher::Aes256Gcm, 40_000)];
+    assert_eq!(both.map(Cost::nanos), [1000, 32_767]);
+    let with = both.map(Cost::with_partial);
+    assert_eq!(with.map(Cost::nanos), [1000, 32_767]);
+    assert_eq!(choose(&with, &both), choose(&both, &both));
+    let of = |ciphers: &[Cost]| Offer { ciphers: ciphers.to_vec(), ..offer() }.takes_partial();
+    assert_eq!((of(&with), of(&both), of(&[with[0], both[1]]), of(&[])), (true, false, false, false));
+    for cipher in Cipher::ALL {
+        for partial in [false, true] {
+            let answer = Answer { cipher: Answer::choice(cipher, partial), ..answer() };
+            assert_eq!((answer.code(), answer.takes_partial()), (cipher.code(), partial));
+        }
+    }
+}
+
+#[test]
 fn whoever_knows_or_wants_one_cipher_gets_it() {
     use Cipher::{Aes256Gcm as Aes, ChaCha20Poly1305 as ChaCha};
     let both = vec![Cost::new(Aes, 700), Cost::new(ChaCha, 1000)];

@@ -1,13 +1,14 @@
 //! Inward: packets of one flow that follow each other are joined, so that the kernel takes them in one write.
 //!
 //! Owns: [`Coalescer`]. Joins only what Linux's own receive offload would (same header but for length, sequence and
-//! last flags; equal sizes but the last; checksum right), so that cutting the result gives the packets
+//! last flags; equal sizes but the last; checksum right, or left to us), so that cutting the result gives the packets
 //! back. Payload is never copied: a result is a header and slices of the caller's arena, made for `writev`.
 //! Never: changes the order of packets within a flow, drops a packet, or holds one back beyond the batch.
 
 use std::ops::Range;
 
 use super::checksum::Sum;
+use super::partial::{self, Checksum};
 use super::segment::{
     TCP_CHECKSUM, TCP_CWR, TCP_FIN, TCP_FLAGS, TCP_PSH, TCP_SEQUENCE, UDP_CHECKSUM, UDP_LENGTH,
 };
@@ -21,8 +22,8 @@ use super::{
 const OPEN_FLOWS: usize = 8;
 /// Segments in one super-packet, the kernel's own limit for UDP.
 pub const MAX_SEGMENTS: usize = 64;
-/// The device's header, an IPv6 header and the longest TCP header: 10 + 40 + 60.
-const LONGEST_HEADER: usize = vnet::LENGTH + 40 + 60;
+/// The device's header, the longest IPv4 header and the longest TCP header: 10 + 60 + 60.
+const LONGEST_HEADER: usize = vnet::LENGTH + 60 + 60;
 
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
@@ -56,6 +57,7 @@ pub struct Coalescer {
 struct Piece {
     start: usize,
     length: usize,
+    checksum: Checksum,
     next: Option<u32>,
 }
 
@@ -74,6 +76,8 @@ struct Group {
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     gso: Gso,
+    /// TCP or UDP, or zero where the kernel has nothing to do.
+    protocol: u8,
     start: usize,
     payload: usize,
 }
@@ -124,16 +128,28 @@ impl Coalescer {
     /// # Errors
     /// [`Refused::Malformed`] for what is no IP packet, [`Refused::Full`] after `capacity` packets.
     pub fn push(&mut self, arena: &[u8], range: Range<usize>) -> Result<(), Refused> {
+        self.push_as(Checksum::Complete, arena, range)
+    }
+
+    /// [`Self::push`] for packets whose checksum may be [`Checksum::Partial`]: the kernel is told to fill it in.
+    ///
+    /// # Errors
+    /// As [`Self::push`], and [`Malformed::Checksum`] for what [`partial::complete`] refuses.
+    pub fn push_as(&mut self, checksum: Checksum, arena: &[u8], range: Range<usize>) -> Result<(), Refused> {
         if self.pieces.len() == self.capacity {
             return Err(Refused::Full);
         }
         let start = range.start;
         let ip = IpPacket::parse(arena.get(range).ok_or(Malformed::Truncated)?)?;
-        let piece = Piece { start, length: ip.bytes().len(), next: None };
-        let Some(candidate) = Candidate::new(ip, self.udp) else {
-            self.close_flow(&ip);
-            let layout = Layout { gso: Gso::None, start: 0, payload: 0 };
-            self.begin(piece, layout);
+        let transport = ip.transport();
+        if checksum == Checksum::Partial && transport.is_none() {
+            return Err(Malformed::Checksum.into());
+        }
+        let piece = Piece { start, length: ip.bytes().len(), checksum, next: None };
+        let Some(candidate) = transport.and_then(|transport| self.candidate(ip, transport, checksum)) else {
+            self.close_flow(&ip, transport);
+            let transport = transport.unwrap_or(Transport { protocol: 0, start: 0, payload: 0 });
+            self.begin(piece, Layout::new(Gso::None, &transport));
             return Ok(());
         };
         let key = Key::new(&ip, candidate.ports());
@@ -168,10 +184,28 @@ impl Coalescer {
         self.open = [None; OPEN_FLOWS];
     }
 
+    /// Whether there is room for no more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.pieces.len() == self.capacity
+    }
+
     /// Whether nothing was pushed since the last [`Self::clear`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
+    }
+
+    fn candidate<'a>(
+        &self,
+        ip: IpPacket<'a>,
+        transport: Transport,
+        checksum: Checksum,
+    ) -> Option<Candidate<'a>> {
+        if transport.protocol == protocol::UDP && !self.udp {
+            return None;
+        }
+        Candidate::new(ip, transport, checksum)
     }
 
     fn begin(&mut self, piece: Piece, layout: Layout) -> usize {
@@ -232,8 +266,8 @@ impl Coalescer {
 
     /// Nothing of this packet's flow may be appended to a group that began before it. A packet without ports may
     /// belong to any flow between its addresses.
-    fn close_flow(&mut self, ip: &IpPacket<'_>) {
-        let ports = ip.transport().map(|transport| long(ip.bytes(), transport.start));
+    fn close_flow(&mut self, ip: &IpPacket<'_>, transport: Option<Transport>) {
+        let ports = transport.map(|transport| long(ip.bytes(), transport.start));
         let key = Key::new(ip, ports.unwrap_or(0));
         let same = |open: &Open| match ports {
             Some(_) => open.key == key,
@@ -242,6 +276,12 @@ impl Coalescer {
         while let Some(slot) = self.open.iter().position(|open| open.as_ref().is_some_and(same)) {
             self.close(slot);
         }
+    }
+}
+
+impl Layout {
+    const fn new(gso: Gso, transport: &Transport) -> Self {
+        Self { gso, protocol: transport.protocol, start: transport.start, payload: transport.payload }
     }
 }
 
@@ -257,9 +297,9 @@ impl Key {
 impl<'a> Candidate<'a> {
     /// `None` for what always goes alone. The checksums are looked at last, being the only cost that grows with
     /// the packet.
-    fn new(ip: IpPacket<'a>, udp: bool) -> Option<Self> {
-        let transport = ip.transport()?;
+    fn new(ip: IpPacket<'a>, transport: Transport, checksum: Checksum) -> Option<Self> {
         let bytes = ip.bytes();
+        let complete = checksum == Checksum::Complete;
         let part = &bytes[transport.start..];
         let size = bytes.len() - transport.payload;
         let (sequence, flags) = if transport.protocol == protocol::TCP {
@@ -270,15 +310,16 @@ impl<'a> Candidate<'a> {
             (long(part, TCP_SEQUENCE), flags)
         } else {
             // The kernel joins no UDP without a checksum.
-            if !udp || usize::from(word(part, UDP_LENGTH)) != part.len() || word(part, UDP_CHECKSUM) == 0 {
+            let summed = !complete || word(part, UDP_CHECKSUM) != 0;
+            if usize::from(word(part, UDP_LENGTH)) != part.len() || !summed {
                 return None;
             }
             (0, 0)
         };
         let header_intact = ip.is_v6()
             || ip.header_len() == IPV4_HEADER && Sum::default().bytes(&bytes[..IPV4_HEADER]).is_intact();
-        let pseudo = Sum::pseudo(ip.addresses(), transport.protocol, part.len());
-        if size == 0 || !header_intact || !pseudo.bytes(part).is_intact() {
+        let intact = || !complete || partial::pseudo(&ip, &transport).bytes(part).is_intact();
+        if size == 0 || !header_intact || !intact() {
             return None;
         }
         let id = if ip.is_v6() { 0 } else { word(bytes, 4) };
@@ -299,7 +340,7 @@ impl<'a> Candidate<'a> {
             (protocol::TCP, true) => Gso::TcpV6,
             _ => Gso::UdpL4,
         };
-        Layout { gso, start: self.transport.start, payload: self.transport.payload }
+        Layout::new(gso, &self.transport)
     }
 
     /// Whether nothing may be joined behind it.
@@ -353,7 +394,7 @@ pub struct Output<'a> {
     pieces: &'a [Piece],
     first: u32,
     count: usize,
-    gso: Gso,
+    layout: Layout,
     /// What of each packet is not payload of the joined one.
     skip: usize,
     header: [u8; LONGEST_HEADER],
@@ -362,26 +403,23 @@ pub struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn new(arena: &'a [u8], pieces: &'a [Piece], group: &Group) -> Self {
-        let (first, count) = (group.first, group.count);
-        let mut output = Self {
-            arena,
-            pieces,
-            first,
-            count,
-            gso: if count > 1 { group.layout.gso } else { Gso::None },
-            skip: 0,
-            header: [0; LONGEST_HEADER],
-            header_len: vnet::LENGTH,
-        };
+        let (first, count, mut layout) = (group.first, group.count, group.layout);
+        if count == 1 {
+            layout.gso = Gso::None;
+        }
+        let header = [0; LONGEST_HEADER];
+        let mut output =
+            Self { arena, pieces, first, count, layout, skip: 0, header, header_len: vnet::LENGTH };
         if count > 1 {
-            output.skip = group.layout.payload;
-            output.header_len = vnet::LENGTH + group.layout.payload;
             output.join_headers(group);
+        } else if pieces[first as usize].checksum == Checksum::Partial {
+            output.leave_checksum();
         }
         output
     }
 
-    /// The device's header, and behind it the headers of the joined packet; the device's alone for a single packet.
+    /// The device's header, and behind it the headers of the packet; the device's alone for a single packet that is
+    /// complete.
     #[must_use]
     pub fn header(&self) -> &[u8] {
         &self.header[..self.header_len]
@@ -390,7 +428,7 @@ impl<'a> Output<'a> {
     /// What kind of packets were joined; none if it is one packet.
     #[must_use]
     pub fn gso(&self) -> Gso {
-        self.gso
+        self.layout.gso
     }
 
     /// What follows the header, at most [`MAX_SEGMENTS`] slices of the arena.
@@ -399,13 +437,27 @@ impl<'a> Output<'a> {
         self.packets().map(move |packet| packet.get(skip..).unwrap_or_default())
     }
 
-    /// The packets that were joined, each whole: to be written one by one, behind [`SINGLE`], if the kernel refuses
-    /// them joined.
+    /// The packets that were joined, each by itself, if the kernel refuses them joined.
+    pub fn singles(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let (arena, pieces, layout) = (self.arena, self.pieces, self.layout);
+        self.indices().map(move |index| {
+            let total = pieces[index as usize].length;
+            Self::new(arena, pieces, &Group { first: index, last: index, count: 1, total, layout })
+        })
+    }
+
+    /// The packets that were joined, each whole, as they came.
     pub fn packets(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (arena, pieces) = (self.arena, self.pieces);
-        let piece = move |index: u32| pieces.get(index as usize);
-        std::iter::successors(piece(self.first), move |last| last.next.and_then(piece))
+        self.indices()
+            .map(move |index| &pieces[index as usize])
             .map(move |piece| arena.get(piece.start..piece.start + piece.length).unwrap_or_default())
+    }
+
+    /// Where the packets stand among the pieces.
+    fn indices(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let pieces = self.pieces;
+        std::iter::successors(Some(self.first), move |last| pieces[*last as usize].next).take(self.count)
     }
 
     /// How many packets were joined; at least one.
@@ -414,44 +466,69 @@ impl<'a> Output<'a> {
         self.count
     }
 
+    /// Copies the headers of `packet`, if there are as many bytes.
+    fn copy_headers(&mut self, packet: &[u8]) -> Option<&mut [u8]> {
+        let Layout { payload, .. } = self.layout;
+        let from = packet.get(..payload)?;
+        self.skip = payload;
+        self.header_len = vnet::LENGTH + payload;
+        let to = self.header.get_mut(vnet::LENGTH..vnet::LENGTH + payload)?;
+        to.copy_from_slice(from);
+        Some(to)
+    }
+
     fn join_headers(&mut self, group: &Group) {
-        let Layout { gso, start, payload } = group.layout;
-        let length_of = |index: u32| self.pieces[index as usize].length;
-        let size = length_of(group.first) - payload;
+        let Layout { gso, protocol, start, payload } = group.layout;
+        let size = self.pieces[group.first as usize].length - payload;
         let mut packets = self.packets();
         let (Some(head), Some(last)) = (packets.next(), packets.last()) else { return };
-        let Some(head) = head.get(..payload) else { return };
+        let Some(joined) = self.copy_headers(head) else { return };
 
-        let joined = &mut self.header[vnet::LENGTH..vnet::LENGTH + payload];
-        joined.copy_from_slice(head);
         let length = group.total - start;
-        let (protocol, csum_offset) = if gso == Gso::UdpL4 {
+        if gso == Gso::UdpL4 {
             put_word(joined, start + UDP_LENGTH, length_field(length));
-            (protocol::UDP, UDP_CHECKSUM)
         } else {
             joined[start + TCP_FLAGS] |= last.get(start + TCP_FLAGS).unwrap_or(&0) & (TCP_FIN | TCP_PSH);
-            (protocol::TCP, TCP_CHECKSUM)
-        };
-        let addresses = if joined[0] >> 4 == 6 {
+        }
+        if joined[0] >> 4 == 6 {
             put_word(joined, 4, length_field(length));
-            8..40
         } else {
             put_word(joined, 2, length_field(group.total));
             seal_v4_header(joined, start);
-            12..20
-        };
+        }
+        let ecn = protocol == protocol::TCP && joined[start + TCP_FLAGS] & TCP_CWR != 0;
+        self.ask_for_checksum(
+            length,
+            VnetHeader { gso, ecn, gso_size: length_field(size), ..Default::default() },
+        );
+    }
+
+    /// A single packet of which the kernel is to fill in the checksum.
+    fn leave_checksum(&mut self) {
+        let packet = self.packets().next().unwrap_or_default();
+        let length = packet.len().saturating_sub(self.layout.start);
+        if self.copy_headers(packet).is_some() {
+            self.ask_for_checksum(length, VnetHeader::default());
+        }
+    }
+
+    /// Puts the sum of the pseudo header where the kernel begins with it, and completes `vnet`; `length` is that of the
+    /// transport header and its payload.
+    fn ask_for_checksum(&mut self, length: usize, vnet: VnetHeader) {
+        let Layout { protocol, start, payload, .. } = self.layout;
+        let (device, joined) = self.header.split_at_mut(vnet::LENGTH);
+        let addresses = if joined[0] >> 4 == 6 { 8..40 } else { 12..20 };
+        let offset = partial::offset(protocol);
         let sum = Sum::pseudo(&joined[addresses], protocol, length).folded();
-        put_word(joined, start + csum_offset, sum);
+        put_word(joined, start + offset, sum);
         let vnet = VnetHeader {
             needs_csum: true,
-            gso,
-            ecn: gso != Gso::UdpL4 && joined[start + TCP_FLAGS] & TCP_CWR != 0,
             hdr_len: length_field(payload),
-            gso_size: length_field(size),
             csum_start: length_field(start),
-            csum_offset: length_field(csum_offset),
+            csum_offset: length_field(offset),
+            ..vnet
         };
-        self.header[..vnet::LENGTH].copy_from_slice(&vnet.encode());
+        device.copy_from_slice(&vnet.encode());
     }
 }
 

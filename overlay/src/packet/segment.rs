@@ -1,10 +1,11 @@
 //! Outward: what a TUN device with offloads hands over is cut into the packets that the peer will get.
 //!
-//! Owns: [`Segments`], which cuts TCP and UDP super-packets and completes checksums in software, straight into the
-//! caller's buffer. Never: fragments IP, answers packets that are too big for the path, or believes the lengths
+//! Owns: [`Segments`], which cuts TCP and UDP super-packets and completes checksums in software (or leaves them to the
+//! receiver), straight into the caller's buffer. Never: fragments IP, answers packets that are too big for the path, or believes the lengths
 //! in the device's header.
 
 use super::checksum::Sum;
+use super::partial::{self, Checksum};
 use super::vnet::{Gso, VnetHeader};
 use super::{
     IpPacket, Malformed, Transport, length_field, long, protocol, put_long, put_word, seal_v4_header,
@@ -26,6 +27,8 @@ pub(crate) const UDP_CHECKSUM: usize = 6;
 pub struct Segments<'a> {
     packet: IpPacket<'a>,
     plan: Plan,
+    /// How the checksums may be left.
+    checksum: Checksum,
     count: usize,
     next: usize,
 }
@@ -70,17 +73,27 @@ impl<'a> Segments<'a> {
         if vnet.gso != Gso::None {
             let cut = Cut::plan(vnet, &packet, max_segment)?;
             let count = (packet.bytes().len() - cut.transport.payload).div_ceil(cut.mss).max(1);
-            return Ok(Self { packet, plan: Plan::Cut(cut), count, next: 0 });
+            let checksum = cut.checksum(&packet);
+            return Ok(Self { packet, plan: Plan::Cut(cut), checksum, count, next: 0 });
         }
         if !vnet.needs_csum {
-            return Ok(Self { packet, plan: Plan::Whole, count: 1, next: 0 });
+            let checksum = Checksum::Complete;
+            return Ok(Self { packet, plan: Plan::Whole, checksum, count: 1, next: 0 });
         }
         let start = usize::from(vnet.csum_start);
         let field = start + usize::from(vnet.csum_offset);
         if start < packet.header_len() || field + 2 > packet.bytes().len() {
             return Err(Malformed::Checksum);
         }
-        Ok(Self { packet, plan: Plan::Complete { start, field }, count: 1, next: 0 })
+        let checksum = single_checksum(&packet, start, field);
+        Ok(Self { packet, plan: Plan::Complete { start, field }, checksum, count: 1, next: 0 })
+    }
+
+    /// Whether [`Self::write_next_as`] may leave the checksums to a receiver that knows of it: the device has not
+    /// computed them, and [`partial::complete`] can.
+    #[must_use]
+    pub fn checksum(&self) -> Checksum {
+        self.checksum
     }
 
     /// The packet as it was read, checked.
@@ -129,10 +142,20 @@ impl<'a> Segments<'a> {
     /// [`Malformed::NoRoom`] if `out` is shorter than the segment ([`Self::stride`] suffices for each); nothing
     /// follows it.
     pub fn write_next(&mut self, out: &mut [u8]) -> Option<Result<usize, Malformed>> {
+        self.write_next_as(Checksum::Complete, out)
+    }
+
+    /// [`Self::write_next`], its checksum not computed if that is what [`Self::checksum`] and `checksum` say.
+    ///
+    /// # Errors
+    /// As [`Self::write_next`].
+    pub fn write_next_as(&mut self, checksum: Checksum, out: &mut [u8]) -> Option<Result<usize, Malformed>> {
         if self.next == self.count {
             return None;
         }
+        let leave = checksum == Checksum::Partial && self.checksum == Checksum::Partial;
         let written = match self.plan {
+            Plan::Complete { .. } if leave => self.write_whole(out).map(|segment| segment.len()),
             Plan::Whole => self.write_whole(out).map(|segment| segment.len()),
             Plan::Complete { start, field } => self.write_whole(out).map(|segment| {
                 let sum = Sum::default().bytes(&segment[start..]);
@@ -141,7 +164,10 @@ impl<'a> Segments<'a> {
                 put_word(segment, field, if udp { sum.checksum_nonzero() } else { sum.checksum() });
                 segment.len()
             }),
-            Plan::Cut(cut) => cut.write(&self.packet, self.next, self.next + 1 == self.count, out),
+            Plan::Cut(cut) => {
+                let place = Place { index: self.next, last: self.next + 1 == self.count, leave };
+                cut.write(&self.packet, place, out)
+            }
         };
         self.next = if written.is_ok() { self.next + 1 } else { self.count };
         Some(written)
@@ -155,7 +181,37 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// Which segment is written, and whether its checksum is left out.
+#[derive(Clone, Copy)]
+struct Place {
+    index: usize,
+    last: bool,
+    leave: bool,
+}
+
+/// How the checksum at `field`, over what begins at `start`, may be left: the receiver is told no place, so it must be the
+/// usual one.
+fn single_checksum(packet: &IpPacket<'_>, start: usize, field: usize) -> Checksum {
+    let usual = |transport: &Transport| {
+        let part = &packet.bytes()[transport.start..];
+        let whole = transport.protocol == protocol::TCP || usize::from(word(part, UDP_LENGTH)) == part.len();
+        transport.start == start && field == start + partial::offset(transport.protocol) && whole
+    };
+    match packet.transport() {
+        Some(transport) if usual(&transport) => Checksum::Partial,
+        _ => Checksum::Complete,
+    }
+}
+
 impl Cut {
+    /// Behind extension headers the receiver does not look for it.
+    fn checksum(&self, packet: &IpPacket<'_>) -> Checksum {
+        match packet.transport() {
+            Some(transport) if transport == self.transport => Checksum::Partial,
+            _ => Checksum::Complete,
+        }
+    }
+
     fn plan(vnet: VnetHeader, packet: &IpPacket<'_>, max_segment: usize) -> Result<Self, Malformed> {
         let upper = packet.upper_layer().ok_or(Malformed::Segmentation)?;
         let fits = match vnet.gso {
@@ -177,14 +233,8 @@ impl Cut {
         Ok(Self { transport, mss, pseudo: Sum::pseudo(packet.addresses(), upper.protocol, 0) })
     }
 
-    fn write(
-        &self,
-        packet: &IpPacket<'_>,
-        index: usize,
-        last: bool,
-        out: &mut [u8],
-    ) -> Result<usize, Malformed> {
-        let whole = packet.bytes();
+    fn write(&self, packet: &IpPacket<'_>, place: Place, out: &mut [u8]) -> Result<usize, Malformed> {
+        let (whole, index) = (packet.bytes(), place.index);
         let Transport { start, payload: headers, .. } = self.transport;
         let from = headers + index * self.mss;
         let payload = &whole[from..whole.len().min(from + self.mss)];
@@ -200,32 +250,28 @@ impl Cut {
             put_word(segment, 4, word(whole, 4).wrapping_add(length_field(index)));
             seal_v4_header(segment, packet.header_len());
         }
-        self.finish_transport(&mut segment[start..], index, last);
+        self.finish_transport(&mut segment[start..], place);
         Ok(total)
     }
 
     /// Rewrites the transport header at the front of `part`, which ends with the segment.
-    fn finish_transport(&self, part: &mut [u8], index: usize, last: bool) {
+    fn finish_transport(&self, part: &mut [u8], Place { index, last, leave }: Place) {
         let length = part.len();
-        let pseudo = self.pseudo.number(length);
         if self.transport.protocol == protocol::UDP {
             put_word(part, UDP_LENGTH, length_field(length));
-            put_word(part, UDP_CHECKSUM, 0);
-            let sum = pseudo.bytes(part).checksum_nonzero();
-            put_word(part, UDP_CHECKSUM, sum);
-            return;
+        } else {
+            let offset = u32::from(length_field(index * self.mss));
+            let sequence = long(part, TCP_SEQUENCE).wrapping_add(offset);
+            put_long(part, TCP_SEQUENCE, sequence);
+            if !last {
+                part[TCP_FLAGS] &= !(TCP_FIN | TCP_PSH);
+            }
+            if index > 0 {
+                part[TCP_FLAGS] &= !TCP_CWR;
+            }
         }
-        let offset = u32::from(length_field(index * self.mss));
-        let sequence = long(part, TCP_SEQUENCE).wrapping_add(offset);
-        put_long(part, TCP_SEQUENCE, sequence);
-        if !last {
-            part[TCP_FLAGS] &= !(TCP_FIN | TCP_PSH);
+        if !leave {
+            partial::fill(part, self.transport.protocol, self.pseudo.number(length));
         }
-        if index > 0 {
-            part[TCP_FLAGS] &= !TCP_CWR;
-        }
-        put_word(part, TCP_CHECKSUM, 0);
-        let sum = pseudo.bytes(part).checksum();
-        put_word(part, TCP_CHECKSUM, sum);
     }
 }

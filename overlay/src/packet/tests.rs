@@ -16,6 +16,7 @@ use super::vnet::{self, Gso, VnetHeader};
 use super::{IpPacket, Malformed, ecn, icmp, protocol, put_word, udp6};
 
 mod joining;
+mod partial;
 
 /// All that may differ between the headers of two packets.
 #[derive(Clone, Debug)]

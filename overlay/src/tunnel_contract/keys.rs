@@ -21,6 +21,7 @@ pub fn all(world: &mut impl World) {
     a_side_that_was_started_anew_is_served_at_once(world);
     both_may_offer_at_once(world);
     the_agreement_itself_goes_under_wireguards_keys(world);
+    a_partial_checksum_never_arrives_as_a_complete_one(world);
 }
 
 impl End {
@@ -304,6 +305,15 @@ pub fn the_agreement_itself_goes_under_wireguards_keys(world: &mut impl World) {
         assert_eq!(is_keyed(&datagram), keyed, "{content:?}");
         assert_eq!(b.open(&datagram).0, Opened::Packet(60));
     }
+}
+
+/// Whoever can't say that a checksum is partial seals no such packet, and WireGuard can't.
+pub fn a_partial_checksum_never_arrives_as_a_complete_one(world: &mut impl World) {
+    let (a, b) = met(world);
+    let partial = || seal_one_as(&*a.tunnel, Content::Partial, &packet(60, 1));
+    assert_eq!(partial(), None);
+    a.agree(&b, world);
+    assert!(partial().is_none_or(|datagram| b.open(&datagram).0 == Opened::Partial(60)));
 }
 
 /// Where transport keys are insisted on, WireGuard's carry no data, neither way; `insisting` makes such

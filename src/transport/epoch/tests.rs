@@ -7,8 +7,12 @@ use zeroize::Zeroizing;
 use super::*;
 
 fn pair(cipher: Cipher) -> (Epoch, Epoch) {
-    let keys =
-        |seal, open| Agreed { cipher, seal: Zeroizing::new([seal; 32]), open: Zeroizing::new([open; 32]) };
+    pair_that_takes(cipher, true)
+}
+
+fn pair_that_takes(cipher: Cipher, partial: bool) -> (Epoch, Epoch) {
+    let key = |byte| Zeroizing::new([byte; 32]);
+    let keys = |seal, open| Agreed { cipher, partial, seal: key(seal), open: key(open) };
     (Epoch::new(keys(1, 2)), Epoch::new(keys(2, 1)))
 }
 
@@ -24,12 +28,12 @@ fn a_key_seals_up_to_its_limit_and_opens_nothing_beyond() {
     let (a, b) = pair(Cipher::Aes256Gcm);
     a.outward.next.store(aead::limit(Cipher::Aes256Gcm) - 1, Ordering::Relaxed);
     let mut last = room(100);
-    assert_eq!(a.seal(7, &mut last, 100), Some(132));
+    assert_eq!(a.seal(7, Content::Data, &mut last, 100), Some(132));
     assert_eq!(b.open(&mut last), Opened::Packet(100));
     let mut beyond = room(100);
     let before = beyond.clone();
     for _ in 0..3 {
-        assert_eq!(a.seal(7, &mut beyond, 100), None);
+        assert_eq!(a.seal(7, Content::Data, &mut beyond, 100), None);
         assert_eq!(beyond, before, "the packet is intact");
     }
     // Somebody who has the key and goes on all the same.
@@ -45,11 +49,11 @@ fn a_key_seals_up_to_its_limit_and_opens_nothing_beyond() {
 fn long_packets_wear_a_key_out_sooner() {
     let (a, _) = pair(Cipher::Aes256Gcm);
     let mut long = room(65_000);
-    assert!(a.seal(7, &mut long, 65_000).is_some());
+    assert!(a.seal(7, Content::Data, &mut long, 65_000).is_some());
     let used = a.outward.next.load(Ordering::Relaxed) + a.outward.extra.load(Ordering::Relaxed);
     assert_eq!(used, 1 + 65_000 / 2048);
     a.outward.extra.store(aead::limit(Cipher::Aes256Gcm), Ordering::Relaxed);
-    assert!(a.seal(7, &mut room(20), 20).is_none());
+    assert!(a.seal(7, Content::Data, &mut room(20), 20).is_none());
 }
 
 #[test]
@@ -59,7 +63,7 @@ fn a_worn_key_asks_for_another_in_time() {
         assert!(!a.is_worn());
         a.outward.next.store(aead::limit(cipher) / 4 * 3, Ordering::Relaxed);
         assert!(a.is_worn());
-        assert!(a.seal(7, &mut room(20), 20).is_some(), "and seals on");
+        assert!(a.seal(7, Content::Data, &mut room(20), 20).is_some(), "and seals on");
     }
 }
 
@@ -74,7 +78,7 @@ fn nothing_that_arrives_panics_or_is_taken_for_a_packet() {
         for inner in [&[0x45, 0, 0, 20][..], &[0x60; 39], &[0x4f; 60], &[0; 40], &[0x45]] {
             let mut message = vec![0; inner.len() + OVERHEAD];
             message[HEADER..HEADER + inner.len()].copy_from_slice(inner);
-            assert!(a.seal(7, &mut message, inner.len()).is_some());
+            assert!(a.seal(7, Content::Data, &mut message, inner.len()).is_some());
             assert_eq!(b.open(&mut message), Opened::Rejected, "{inner:02x?}");
         }
     }
@@ -85,8 +89,40 @@ fn padding_is_cut_off() {
     let (a, b) = pair(Cipher::ChaCha20Poly1305);
     let mut padded = room(64);
     padded[HEADER + 3] = 60;
-    assert!(a.seal(7, &mut padded, 64).is_some());
+    assert!(a.seal(7, Content::Data, &mut padded, 64).is_some());
     assert_eq!(b.open(&mut padded), Opened::Packet(60));
+}
+
+#[test]
+fn a_partial_checksum_is_marked_where_nobody_can_change_it() {
+    for cipher in Cipher::ALL {
+        let (a, b) = pair(cipher);
+        for content in [Content::Data, Content::Partial, Content::Data] {
+            let mut message = room(60);
+            assert!(a.seal(7, content, &mut message, 60).is_some());
+            let marked = content == Content::Partial;
+            assert_eq!(message[15] >> 7 == 1, marked);
+            let mut altered = message.clone();
+            altered[15] ^= 0x80;
+            assert_eq!(b.open(&mut altered), Opened::Rejected);
+            let replayed = message.clone();
+            let expected = if marked { Opened::Partial(60) } else { Opened::Packet(60) };
+            assert_eq!(b.open(&mut message), expected);
+            assert_eq!(b.open(&mut replayed.clone()), Opened::Rejected, "the window does not see the mark");
+        }
+    }
+}
+
+#[test]
+fn without_agreement_no_checksum_is_partial() {
+    let (a, b) = pair_that_takes(Cipher::Aes256Gcm, false);
+    let before = room(60);
+    let mut message = before.clone();
+    assert_eq!(a.seal(7, Content::Partial, &mut message, 60), None);
+    assert_eq!(message, before, "the packet is intact");
+    let (careless, _) = pair(Cipher::Aes256Gcm);
+    assert!(careless.seal(7, Content::Partial, &mut message, 60).is_some());
+    assert_eq!(b.open(&mut message), Opened::Rejected);
 }
 
 #[test]
@@ -97,7 +133,7 @@ fn several_threads_seal_and_open_at_once_and_every_packet_counts_once() {
     let seal = || -> Vec<Vec<u8>> {
         let one = |_| {
             let mut message = room(60);
-            assert!(a.seal(7, &mut message, 60).is_some());
+            assert!(a.seal(7, Content::Data, &mut message, 60).is_some());
             message
         };
         (0..EACH).map(one).collect()

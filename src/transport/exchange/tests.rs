@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use data_encoding::HEXLOWER;
 use frejus_overlay::agreement::Party;
 use frejus_overlay::id::{NetworkId, NodeId, TunnelKey};
-use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
+use frejus_overlay::tunnel::{Content, HEADER, OVERHEAD, Opened};
 use frejus_overlay::wire::control::Message;
 
 use super::*;
@@ -87,14 +87,15 @@ fn the_known_answer_of_a_packet() {
     let vectors = Vectors::read();
     for cipher in Cipher::ALL {
         let key = |name: &str| Zeroizing::new(vectors.array(&format!("{}-{name}", cipher.name())));
-        let offerer = Agreed { cipher, seal: key("to-answerer"), open: key("to-offerer") };
-        let answerer = Agreed { cipher, seal: key("to-offerer"), open: key("to-answerer") };
+        let agreed = |seal, open| Agreed { cipher, partial: true, seal: key(seal), open: key(open) };
+        let (offerer, answerer) = (agreed("to-answerer", "to-offerer"), agreed("to-offerer", "to-answerer"));
         let (offerer, answerer) = (Epoch::new(offerer), Epoch::new(answerer));
         let packet: Vec<u8> = [0x45, 0, 0, 24].into_iter().chain(0..20).collect();
         let mut message = vec![0; packet.len() + OVERHEAD];
         for counter in 0..=5 {
             message[HEADER..HEADER + packet.len()].copy_from_slice(&packet);
-            let sealed = offerer.seal(vectors.answer(cipher).index, &mut message, packet.len());
+            let index = vectors.answer(cipher).index;
+            let sealed = offerer.seal(index, Content::Data, &mut message, packet.len());
             assert_eq!(sealed, Some(message.len()), "{counter}");
         }
         let known = vectors.get(&format!("{}-packet-5-to-answerer", cipher.name()));
@@ -119,7 +120,7 @@ fn both_sides_have_the_same_keys_and_never_those_of_another_time() {
     for cipher in Cipher::ALL.into_iter().cycle().take(8) {
         let secrets = Secrets::generate().unwrap();
         let offer = offer_of(&secrets);
-        let (answer, theirs) = answer(&offer, 0x8000_0002, cipher, &binding()).unwrap();
+        let (answer, theirs) = answer(&offer, 0x8000_0002, cipher.code(), &binding()).unwrap();
         let ours = secrets.agree(&offer, &answer, &binding()).unwrap();
         assert_eq!((*ours.seal, *ours.open), (*theirs.open, *theirs.seal));
         assert!(seen.insert(*ours.seal) && seen.insert(*ours.open), "a key twice");
@@ -130,7 +131,7 @@ fn both_sides_have_the_same_keys_and_never_those_of_another_time() {
 fn halves_that_are_none_are_refused() {
     let secrets = Secrets::generate().unwrap();
     let good = offer_of(&secrets);
-    let answer_to = |offer: &Offer| answer(offer, 0x8000_0002, Cipher::Aes256Gcm, &binding());
+    let answer_to = |offer: &Offer| answer(offer, 0x8000_0002, Cipher::Aes256Gcm.code(), &binding());
     // RFC 7748, section 6.1: with a point of small order the secret is zero, whoever asks.
     for x25519 in [[0; 32], core::array::from_fn(|n| u8::from(n == 0))] {
         assert!(answer_to(&Offer { x25519, ..good.clone() }).is_none());

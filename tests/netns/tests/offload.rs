@@ -9,7 +9,8 @@ use frejus_netns::{Daemon, Lab, NatClass, Scene};
 use serde_json::{Value, json};
 
 /// Everything that has a switch.
-const ALL: [&str; 6] = ["tun_tso", "tun_uso", "tcp_coalescing", "udp_coalescing", "udp_gso", "udp_gro"];
+const ALL: [&str; 7] =
+    ["tun_tso", "tun_uso", "tcp_coalescing", "udp_coalescing", "tun_checksum", "udp_gso", "udp_gro"];
 
 fn status(node: &Daemon) -> Value {
     node.json(&["status"])
@@ -46,7 +47,8 @@ fn what_is_switched_off_is_off_and_seen() {
     }
     let shown = a.verb(&["status"]).stdout;
     assert!(
-        shown.contains("not tcp_coalescing, tun_tso, tun_uso, udp_coalescing, udp_gro, udp_gso"),
+        shown
+            .contains("not tcp_coalescing, tun_checksum, tun_tso, tun_uso, udp_coalescing, udp_gro, udp_gso"),
         "{shown}"
     );
 }

@@ -193,7 +193,8 @@ impl Forwarding {
         };
         let mut inner = datagram.to_vec();
         let mut deeds = match slot.tunnel.open(&mut inner) {
-            Opened::Rejected => return self.drop(Drop::NotAuthentic),
+            // The model's hosts compute every checksum, and its tunnels take no others.
+            Opened::Rejected | Opened::Partial(_) => return self.drop(Drop::NotAuthentic),
             Opened::Refused => return self.drop(Drop::WireguardKeys),
             Opened::Keepalive => Vec::new(),
             Opened::Packet(length) => {

@@ -333,6 +333,9 @@ impl ModelTunnel {
 
 impl Exclusive for ModelTunnel {
     fn seal(&mut self, content: Content, packet: &[u8], out: &mut [u8]) -> Option<usize> {
+        if content == Content::Partial {
+            return None;
+        }
         let now = self.clock.now();
         if content != Content::Agreement
             && let Some(len) = self.keys.seal(packet, out, now)

@@ -282,7 +282,9 @@ impl World {
         let mut message = bytes.to_vec();
         let opened = slot.tunnel.open(&mut message);
         match opened {
-            Opened::Rejected | Opened::Refused => return self.host(n).counters.count(Drop::NotAuthentic),
+            Opened::Rejected | Opened::Refused | Opened::Partial(_) => {
+                return self.host(n).counters.count(Drop::NotAuthentic);
+            }
             Opened::Keepalive => {}
             Opened::Packet(length) => {
                 let parsed = IpPacket::parse(&message[HEADER..HEADER + length]).unwrap();
