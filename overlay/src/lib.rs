@@ -12,6 +12,7 @@
 //! | how a node comes in | [`enrolment`] (the newcomer), [`login`] (the login server) |
 //! | address → node → whereabouts | [`resolver`], [`port`] (to the directory) |
 //! | how a path is found, judged and left | [`nat`], [`punch`], [`guess`], [`paths`], [`score`], [`path_mtu`], [`locator`], [`stun`] |
+//! | the port that a router opens for us | [`mapping`], [`igd`] |
 //! | what a packet meets | [`forward`], [`packet`], [`relay`], [`verdict`] |
 //! | what travels | [`wire`], [`tunnel`] |
 //! | what protects it, beside WireGuard | [`agreement`] |
@@ -43,9 +44,11 @@ pub mod enrolment;
 pub mod forward;
 pub mod guess;
 pub mod id;
+pub mod igd;
 pub mod limits;
 pub mod locator;
 pub mod login;
+pub mod mapping;
 pub mod nat;
 pub mod node;
 pub mod packet;

@@ -35,6 +35,7 @@ use crate::forward::{Exception, SlotId, Table};
 use crate::id::{NodeId, Subject, TunnelKey};
 use crate::locator::{Endpoint, Locator};
 use crate::login::LoginServer;
+use crate::mapping::Mapped;
 use crate::peer::Peer;
 use crate::port::Reply;
 use crate::relay::server::{Channels, RelayTable};
@@ -210,6 +211,20 @@ impl Node {
                 self.survey_anew();
             }
         }
+        self.finish();
+    }
+
+    /// The router opened a port for us, or has none for us any more.
+    pub fn handle_mapping(&mut self, mapped: Option<Mapped>, now: Now) {
+        self.advance(now);
+        self.presence.set_mapped(mapped, now.instant);
+        self.finish();
+    }
+
+    /// The router says that it has forgotten everything: all mappings, those of the paths in use too.
+    pub fn handle_router_restart(&mut self, now: Now) {
+        self.advance(now);
+        self.on_links_changed();
         self.finish();
     }
 

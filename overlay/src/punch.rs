@@ -96,7 +96,8 @@ impl Punch {
             let method = match candidate.kind {
                 CandidateKind::Host if is_public(candidate.at.ip()) => Method::Public,
                 CandidateKind::Host => Method::Local,
-                CandidateKind::Reflexive | CandidateKind::Mapped | CandidateKind::Relay => Method::Punched,
+                CandidateKind::Mapped => Method::Mapped,
+                CandidateKind::Reflexive | CandidateKind::Relay => Method::Punched,
             };
             self.add(candidate.at, method);
         }

@@ -233,8 +233,11 @@ impl Node {
                 None => self.reach(*home),
             }
         }
-        // Behind a NAT, a stranger's packet at best goes nowhere: straight only to open addresses, or for want of a relay.
-        let open = |door: &Candidate| door.kind == CandidateKind::Host && is_public(door.at.ip());
+        // Behind a NAT, a stranger's packet at best goes nowhere: straight only to open addresses
+        // and to ports that a router opened, or for want of a relay.
+        let open = |door: &Candidate| {
+            matches!(door.kind, CandidateKind::Host | CandidateKind::Mapped) && is_public(door.at.ip())
+        };
         let relayed = !ways.is_empty();
         ways.extend(
             doors.into_iter().filter(|door| open(door) || !relayed).map(|door| Way::Straight(door.at.into())),

@@ -18,6 +18,7 @@ use crate::id::NodeId;
 use crate::locator::{DoorId, Endpoint, Locator};
 use crate::login::{Entry, LoginServer};
 use crate::nat::Discovered;
+use crate::mapping::Mapped;
 use crate::port::Command;
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
@@ -181,6 +182,8 @@ pub enum Method {
     Predicted,
     /// As punched, by many sockets and many ports tried at random.
     Guessed,
+    /// A router opened a port, the peer's or ours.
+    Mapped,
     /// No direct way: through a relay.
     Relayed,
 }
@@ -196,6 +199,7 @@ impl Method {
             Self::Punched => Some("punched"),
             Self::Predicted => Some("predicted"),
             Self::Guessed => Some("guessed"),
+            Self::Mapped => Some("mapped"),
             Self::Relayed => None,
         }
     }
@@ -280,6 +284,8 @@ pub struct Status {
     pub nat: NatClass,
     /// NAT classes of the nodes that a super peer knows, by name; empty elsewhere.
     pub nat_classes: BTreeMap<&'static str, usize>,
+    /// The port that our router opened for us, if it did.
+    pub mapped: Option<Mapped>,
     /// Where others see us.
     pub candidates: Vec<Candidate>,
     /// Super peers that we know of with a tunnel or a try at one: name, ID, round trip, whether a home.

@@ -13,6 +13,7 @@ use crate::id::{NodeId, RecordKey};
 use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
 use crate::locator::is_public;
 use crate::nat::observers::{Observation, believed};
+use crate::mapping::Mapped;
 use crate::peer::Peer;
 use crate::port::{Command, CommandId, Reply};
 use crate::record::{self, Record};
@@ -44,6 +45,8 @@ pub(super) struct Presence {
     seen: BTreeMap<NodeId, Observation>,
     /// What others saw of other sockets of ours: their word on our address.
     surveyed: Vec<Observation>,
+    /// The port that our router opened for us.
+    mapped: Option<Mapped>,
     contact: Option<Contact>,
     sequence: u64,
     candidates: Vec<Candidate>,
@@ -69,6 +72,7 @@ impl Presence {
             advertise,
             directory_port,
             local: Vec::new(),
+            mapped: None,
             seen: BTreeMap::new(),
             surveyed: Vec::new(),
             contact: None,
@@ -125,6 +129,24 @@ impl Presence {
             self.change(now);
         }
         changed
+    }
+
+    /// Our router opened a port for us, or none.
+    pub(super) fn set_mapped(&mut self, mapped: Option<Mapped>, now: Instant) {
+        if self.mapped != mapped {
+            self.mapped = mapped;
+            self.change(now);
+        }
+    }
+
+    /// The port that our router opened for us.
+    pub(super) const fn mapped(&self) -> Option<Mapped> {
+        self.mapped
+    }
+
+    /// Whether anybody can send to us through a port of our router.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.mapped.is_some_and(|mapped| mapped.is_public())
     }
 
     /// A super peer saw us there.
@@ -216,12 +238,15 @@ impl Presence {
         let of = |kind| move |at: &SocketAddr| Candidate { kind, at: *at };
         let (public, private): (Vec<SocketAddr>, Vec<SocketAddr>) =
             self.local.iter().partition(|at| is_public(at.ip()));
-        let seen: BTreeSet<SocketAddr> =
-            self.observed().into_iter().filter(|at| !self.local.contains(at)).collect();
+        let mapped = self.mapped.map(|mapped| mapped.at);
+        let told = |at: &SocketAddr| self.local.contains(at) || mapped == Some(*at);
+        let seen: BTreeSet<SocketAddr> = self.observed().into_iter().filter(|at| !told(at)).collect();
         let mut candidates: Vec<Candidate> = Vec::new();
         let all = (self.advertise.iter().map(of(CandidateKind::Host)))
             .chain(public.iter().map(of(CandidateKind::Host)))
+            .chain(mapped.iter().filter(|at| is_public(at.ip())).map(of(CandidateKind::Mapped)))
             .chain(seen.iter().take(3).map(of(CandidateKind::Reflexive)))
+            .chain(mapped.iter().filter(|at| !is_public(at.ip())).map(of(CandidateKind::Mapped)))
             .chain(relays.iter().map(of(CandidateKind::Relay)))
             .chain(private.iter().map(of(CandidateKind::Host)));
         for candidate in all {

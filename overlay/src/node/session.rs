@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rand_core::Rng;
 
 use super::{Event, Method, Node};
-use crate::document::{Candidate, Roles};
+use crate::document::{Candidate, CandidateKind, Roles};
 use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
@@ -141,8 +141,13 @@ impl Node {
             Method::Local
         } else if peer_is_super {
             Method::Public
+        } else if self.says_of_itself(node, at, CandidateKind::Mapped) {
+            Method::Mapped
         } else if self.is_super_peer() || self.presence.is_open() {
             Method::Reversed
+        } else if self.presence.is_mapped() && !self.says_of_itself(node, at, CandidateKind::Reflexive) {
+            // From a port that nobody could know, so nobody punched: it came in through our mapping.
+            Method::Mapped
         } else {
             Method::Punched
         }
@@ -152,6 +157,12 @@ impl Node {
     fn method_at(&self, node: NodeId, at: Locator) -> Method {
         let guessed = self.peers.get(&node).and_then(|peer| peer.guess.method(at.endpoint()));
         guessed.unwrap_or_else(|| self.method(node, at))
+    }
+
+    /// Whether that is a candidate of this kind in the peer's whereabouts.
+    fn says_of_itself(&self, node: NodeId, at: SocketAddr, kind: CandidateKind) -> bool {
+        let place = self.peers.get(&node).and_then(|peer| peer.place.as_ref());
+        place.is_some_and(|place| place.whereabouts.candidates.contains(&Candidate { kind, at }))
     }
 
     /// Send a probe on a path that has proved itself; the token.

@@ -30,6 +30,7 @@ impl Node {
             } else {
                 Default::default()
             },
+            mapped: self.presence.mapped(),
             candidates: self.presence.candidates(),
             super_peers: super_peers.collect(),
             directory_server: self.presence.directory_server,
