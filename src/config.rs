@@ -38,10 +38,20 @@ pub struct Config {
     pub name: Option<String>,
     /// What the kernel may do in bulk.
     pub offload: Wishes,
+    /// Whether the router is asked to open a port.
+    pub port_mapping: PortMapping,
     /// What to do about transport keys.
     pub transport: Option<TransportPolicy>,
     /// Which cipher to use them with.
     pub cipher: Option<CipherChoice>,
+}
+
+/// What the router is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PortMapping {
+    /// Whether it is asked at all; not said: yes.
+    pub enabled: Option<bool>,
 }
 
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -117,7 +127,7 @@ mod tests {
             "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
              relay_rate = 100\nqueues = 2\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
              [offload]\ntun_tso = false\ntun_uso = false\ntcp_coalescing = false\n\
-             udp_coalescing = false\nudp_gso = true\nudp_gro = false\n",
+             udp_coalescing = false\nudp_gso = true\nudp_gro = false\n[port_mapping]\nenabled = false\n",
         )
         .unwrap();
         assert_eq!(config.listen[1].port(), 443);
@@ -130,6 +140,7 @@ mod tests {
         );
         assert_eq!(config.offload.off().count(), 5);
         assert_eq!(config.offload.udp_gso, Some(true));
+        assert_eq!(config.port_mapping.enabled, Some(false));
         assert_eq!(parse("").unwrap(), Config::default());
     }
 
@@ -143,6 +154,7 @@ mod tests {
             ("name = 'a b'", 1, "can't be in a name"),
             ("tun = ''", 1, "not a device name"),
             ("mtu = 1400\n[half", 2, ""),
+            ("[port_mapping]\nenabled = 'no'\n", 2, "invalid type"),
             ("[offload]\nudp_tso = false\n", 2, "unknown field `udp_tso`"),
         ] {
             let error = parse(text).unwrap_err();

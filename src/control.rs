@@ -20,6 +20,7 @@ use frejus_overlay::document::{Contact, Credential, Genesis, NatClass, Network, 
 use frejus_overlay::forward::{Exception, Table};
 use frejus_overlay::locator::{DoorId, Endpoint};
 use frejus_overlay::login::Entry;
+use frejus_overlay::mapping::{Mapped, MappingProtocol};
 use frejus_overlay::node::{Answer, Event, Invitation, Node, Output, Persist, Request, RequestId};
 use frejus_overlay::port::{Command, Reply};
 use frejus_overlay::timing::Instant;
@@ -42,6 +43,10 @@ pub enum News {
     Reply(Reply),
     /// Our UDP addresses on local interfaces, at the start and whenever they change.
     Links(Vec<SocketAddr>),
+    /// The router opened a port for us, or has none for us any more.
+    Mapped(Option<Mapped>),
+    /// The router has forgotten every mapping, the NAT's own ones too.
+    RouterRestarted,
     /// Say goodbye and end.
     Stop,
     /// As [`Self::Stop`], because something is gone that the node cannot do without.
@@ -230,6 +235,8 @@ impl<W: World> Control<W> {
         match news {
             News::Reply(reply) => self.node.handle_reply(reply, now),
             News::Links(local) => self.node.handle_links(local, now),
+            News::Mapped(mapped) => self.node.handle_mapping(mapped, now),
+            News::RouterRestarted => self.node.handle_router_restart(now),
             News::Stop => self.request(Asked::Stop, Request::Stop),
             News::Lost(failure) => {
                 self.lost = Some(failure);
@@ -384,6 +391,14 @@ pub(crate) const fn roles(role: Role) -> Roles {
         Role::SuperPeer => Roles::PEER.with(Roles::SUPER_PEER),
         Role::LoginServer => Roles::PEER.with(Roles::SUPER_PEER).with(Roles::LOGIN),
         Role::Client => Roles::CLIENT,
+    }
+}
+
+pub(crate) const fn port_mapping(protocol: MappingProtocol) -> report::PortMapping {
+    match protocol {
+        MappingProtocol::Pcp => report::PortMapping::Pcp,
+        MappingProtocol::NatPmp => report::PortMapping::NatPmp,
+        MappingProtocol::Upnp => report::PortMapping::Upnp,
     }
 }
 

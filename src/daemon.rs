@@ -139,6 +139,9 @@ pub fn up(options: UpOptions, progress: &mut dyn FnMut(&str)) -> Result<(), Fail
         progress(&line);
     }
     let ended = control.join();
+    if let Some(port_mapper) = parts.port_mapper {
+        runtime.block_on(port_mapper.release());
+    }
     parts.forwarding.stop();
     drop(end);
     runtime.shutdown_timeout(Duration::from_secs(2));

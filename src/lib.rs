@@ -23,6 +23,7 @@ pub mod netlink;
 pub mod offload;
 pub mod options;
 pub mod paths_on_disk;
+pub mod portmap;
 pub mod question;
 pub mod report;
 mod seal;

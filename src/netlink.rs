@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -18,6 +18,8 @@ use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 /// The kernel's table of the machine's own addresses (rtnetlink(7), RT_TABLE_LOCAL).
 const TABLE_LOCAL: u32 = 255;
+/// The table of ordinary routes (RT_TABLE_MAIN).
+const TABLE_MAIN: u32 = 254;
 
 /// Addresses that nobody took are told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -55,7 +57,7 @@ impl Netlink {
         let names = self.names().await?;
         let mut routes = Vec::new();
         for message in [
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
             RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
         ] {
             let mut answers = self.handle.route().get(message).execute();
@@ -64,6 +66,24 @@ impl Netlink {
             }
         }
         Ok(routes)
+    }
+
+    /// The IPv4 gateway of the default route, the best of several; routes through the device called `except` and those
+    /// of other networks of ours don't count.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn gateway4(&self, except: &str) -> io::Result<Option<Ipv4Addr>> {
+        let names = self.names().await?;
+        let mut found: Vec<(u32, Ipv4Addr)> = Vec::new();
+        let mut answers = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        while let Some(route) = answers.try_next().await.map_err(other)? {
+            let foreign = |name: &String| name != except && !name.starts_with("frejus");
+            if interface(&route).and_then(|index| names.get(&index)).is_some_and(foreign) {
+                found.extend(default_gateway(&route));
+            }
+        }
+        Ok(found.into_iter().min().map(|(_, gateway)| gateway))
     }
 
     /// Addresses of this machine that another one might reach: of interfaces that are up, without loopback, link-local
@@ -158,12 +178,7 @@ impl Netlink {
 }
 
 fn unicast(route: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(IpNetwork, String)> {
-    let table = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
-    let local = table.unwrap_or(u32::from(route.header.table)) == TABLE_LOCAL;
-    if local || route.header.kind != RouteType::Unicast {
+    if table(route) == TABLE_LOCAL || route.header.kind != RouteType::Unicast {
         return None;
     }
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
@@ -176,12 +191,37 @@ fn unicast(route: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(IpNet
         _ => IpAddr::from([0; 16]),
     };
     let network = IpNetwork::new(destination.unwrap_or(any), route.header.destination_prefix_length).ok()?;
-    let index = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
+    let name = interface(route).and_then(|index| names.get(&index).cloned());
+    Some((network, name.unwrap_or_else(|| "another interface".to_owned())))
+}
+
+fn table(route: &RouteMessage) -> u32 {
+    let table = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
         _ => None,
     });
-    let name = index.and_then(|index| names.get(&index).cloned());
-    Some((network, name.unwrap_or_else(|| "another interface".to_owned())))
+    table.unwrap_or(u32::from(route.header.table))
+}
+
+fn interface(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// Metric and gateway, if it is a default route with a gateway; the least metric wins.
+fn default_gateway(route: &RouteMessage) -> Option<(u32, Ipv4Addr)> {
+    let default = route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast;
+    let gateway = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
+        _ => None,
+    });
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    gateway.filter(|_| default && table(route) == TABLE_MAIN).map(|gateway| (metric.unwrap_or(0), gateway))
 }
 
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {

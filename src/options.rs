@@ -157,6 +157,8 @@ pub struct UpOptions {
     pub mtu: Option<u16>,
     /// What the kernel may do in bulk.
     pub offload: Wishes,
+    /// Whether the router is asked to open a port.
+    pub port_mapping: bool,
     /// What to do about transport keys.
     pub transport: TransportPolicy,
     /// Which cipher to use them with.

@@ -88,6 +88,18 @@ words! {
 }
 
 words! {
+    /// How the router was asked to open a port.
+    PortMapping {
+        /// RFC 6887.
+        Pcp = "pcp",
+        /// RFC 6886.
+        NatPmp = "nat-pmp",
+        /// UPnP Internet Gateway Device.
+        Upnp = "upnp",
+    }
+}
+
+words! {
     /// What carries the sealed packets.
     Transport {
         /// UDP datagrams.
@@ -260,6 +272,12 @@ pub struct Node {
 pub struct Nat {
     /// Its class.
     pub class: NatClass,
+    /// What opened a port in it for this node, if anything did.
+    #[serde(default)]
+    pub port_mapping: Option<PortMapping>,
+    /// That port, on the router's far side.
+    #[serde(default)]
+    pub mapped: Option<SocketAddr>,
 }
 
 /// A super peer in use.
@@ -525,7 +543,8 @@ mod tests {
 "network":{"name":"mymed","id":"netid","prefix":"10.93.0.0/16","prefix6":"fd12:3456:789a::/48"},
 "node":{"id":"nodeid-b","name":"b","roles":["peer"],"addresses":["10.93.4.7","fd12:3456:789a::7"],
 "tun":"frejus0","mtu":1280,"listen":["0.0.0.0:51860","[::]:51860"],"advertised":["203.0.113.11:51860"]},
-"nat":{"class":"port-restricted"},"nat_classes":{"open":2,"port-restricted":31},
+"nat":{"class":"port-restricted","port_mapping":"nat-pmp","mapped":"203.0.113.11:51860"},
+"nat_classes":{"open":2,"port-restricted":31},
 "super_peers":[{"name":"s","id":"nodeid-s","rtt_ms":20.125,"transport":"udp","home":true}],
 "directory":{"mode":"client","peers":12,"published":{"lease":true,"whereabouts":false}},
 "offload":{"udp_gro":{"on":true,"why":null},"udp_gso":{"on":false,"why":"this kernel has none"}},

@@ -59,8 +59,8 @@ fn status(state: State) -> Status {
             listen: vec!["0.0.0.0:51860".parse().unwrap()],
             advertised: Vec::new(),
         },
-        nat: Nat { class: NatClass::Open },
         nat_classes: Default::default(),
+        nat: Nat { class: NatClass::Open, port_mapping: None, mapped: None },
         super_peers: Vec::new(),
         directory: Directory {
             mode: DirectoryMode::Server,

@@ -174,6 +174,12 @@ pub struct Up {
     /// Set for the process in the background: an offload that the configuration insists on
     #[arg(long, hide = true, value_name = "OFFLOAD")]
     pub offload: Vec<Offload>,
+    /// Do not ask the router to open a port (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub no_port_mapping: bool,
+    /// Set for the process in the background: the router is asked, whatever the configuration says
+    #[arg(long, hide = true, conflicts_with = "no_port_mapping")]
+    pub port_mapping: bool,
     /// Transport keys, post-quantum, inside WireGuard [default: prefer]
     #[arg(long, value_name = "POLICY")]
     pub transport: Option<TransportPolicy>,

@@ -100,6 +100,7 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
         let said = options.offload.of(*which).map(|on| if on { "--offload" } else { "--no-offload" });
         command.args(said.map(|word| [word, which.name()]).into_iter().flatten());
     }
+    command.arg(if options.port_mapping { "--port-mapping" } else { "--no-port-mapping" });
     command.args(["--transport", &word(options.transport), "--cipher", &word(options.cipher)]);
     command.args((0..verbose).map(|_| "-v")).current_dir("/");
     Ok(command)

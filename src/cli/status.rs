@@ -6,7 +6,7 @@ use super::arguments::{Check, Status as Arguments};
 use super::screen::{self, Colours};
 use crate::client::Client;
 use crate::failure::{ExitCode, Failure};
-use crate::report::{CipherCost, Counters, Directory, Role, SocketBuffers, State, Status};
+use crate::report::{CipherCost, Counters, Directory, Nat, Role, SocketBuffers, State, Status};
 
 pub(super) fn run(client: &Client, arguments: Arguments) -> Result<(), Failure> {
     let status = client.status()?;
@@ -45,7 +45,7 @@ fn table(status: &Status, colours: Colours) -> String {
     if !node.advertised.is_empty() {
         line("advertised", screen::list(&node.advertised, "  "));
     }
-    line("nat", status.nat.class.to_string());
+    line("nat", nat(&status.nat));
     if !status.nat_classes.is_empty() {
         let counted = status.nat_classes.iter().map(|(class, nodes)| format!("{class} {nodes}"));
         line("nats seen", counted.collect::<Vec<_>>().join(", "));
@@ -65,6 +65,13 @@ fn table(status: &Status, colours: Colours) -> String {
     text.push_str(&super_peers(status));
     text.push_str(&attention(status, colours));
     text
+}
+
+fn nat(nat: &Nat) -> String {
+    match (nat.port_mapping, nat.mapped) {
+        (Some(how), Some(at)) => format!("{}, {at} open by {how}", nat.class),
+        _ => nat.class.to_string(),
+    }
 }
 
 fn ciphers(costs: &[CipherCost]) -> String {

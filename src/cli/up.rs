@@ -104,6 +104,7 @@ fn options(up: Up, config: Config, home: Home) -> UpOptions {
         tun: up.tun.or(config.tun),
         mtu: up.mtu.or(config.mtu),
         offload: wishes(&up.no_offload, &up.offload, config.offload),
+        port_mapping: up.port_mapping || !up.no_port_mapping && config.port_mapping.enabled.unwrap_or(true),
         transport: up.transport.or(config.transport).unwrap_or_default(),
         cipher: up.cipher.or(config.cipher).unwrap_or_default(),
     }
@@ -181,5 +182,6 @@ mod tests {
         assert_eq!((options.tun.as_deref(), options.mtu), (Some("vpn0"), Some(1400)));
         assert!(options.offload.off().eq([Offload::TunTso, Offload::UdpGso]));
         assert_eq!(options.offload.udp_gro, Some(true));
+        assert!(options.port_mapping);
     }
 }

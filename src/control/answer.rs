@@ -109,6 +109,7 @@ pub(super) fn path(path: PathView) -> report::Path {
             Method::Punched => Some(report::Method::Punched),
             Method::Predicted => Some(report::Method::Predicted),
             Method::Guessed => Some(report::Method::Guessed),
+            Method::Mapped => Some(report::Method::Mapped),
             Method::Relayed => None,
         },
         rtt_ms: path.rtt.map(ms),
@@ -175,8 +176,12 @@ pub(super) fn status(
             prefix6: facts.network.prefix6().to_string(),
         },
         node: node(&status.passport, &status.addresses, advertised, facts),
-        nat: report::Nat { class: super::nat_class(status.nat) },
         nat_classes: status.nat_classes.into_iter().map(|(class, nodes)| (class.to_owned(), nodes)).collect(),
+        nat: report::Nat {
+            class: super::nat_class(status.nat),
+            port_mapping: status.mapped.map(|mapped| super::port_mapping(mapped.protocol)),
+            mapped: status.mapped.map(|mapped| mapped.at),
+        },
         super_peers: status.super_peers.into_iter().map(super_peer).collect(),
         directory: report::Directory {
             mode: if status.directory_server {

@@ -1,6 +1,7 @@
 //! Putting a node together: every part opened, in the order in which the more likely mistake is found first.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -15,6 +16,7 @@ use frejus_overlay::tunnel::Crypto;
 use frejus_overlay::verdict::Counters;
 use ipnetwork::IpNetwork;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use super::host::Host;
 use super::{login_server, no_netlink, no_thread};
@@ -27,6 +29,7 @@ use crate::forward::{self, ForwardParts, Forwarding, Published};
 use crate::netlink::Netlink;
 use crate::offload::{Offloads, kernel_release};
 use crate::options::{CipherChoice, DEFAULT_PORT, UpOptions};
+use crate::portmap::{PortMapper, Wish};
 use crate::state::{Saved, StateDir};
 use crate::transport::{self, Transport};
 use crate::tun::{self, Tun, TunError};
@@ -45,6 +48,8 @@ pub(super) struct Parts {
     pub(super) control_socket: ControlSocket,
     pub(super) exceptions: Receiver<Exception>,
     pub(super) forwarding: Forwarding,
+    /// Absent where nobody wants it.
+    pub(super) port_mapper: Option<PortMapper>,
 }
 
 impl Parts {
@@ -105,7 +110,9 @@ impl Parts {
             counters: all,
         };
         let links = links(&tun, &udp, runtime)?;
-        watch_links(&tun, &udp, news)?;
+        let (relinked, links_changed) = watch::channel(());
+        watch_links(&tun, &udp, news, relinked)?;
+        let port_mapper = options.port_mapping.then(|| port_mapper(&saved, &tun, &udp, links_changed, news));
         let facts = Facts {
             network: saved.network.clone(),
             tun: tun.name().to_owned(),
@@ -121,7 +128,13 @@ impl Parts {
         node.set_alternate_port(alternate);
         node.handle_links(links, clock.now());
         let control = Control::new(node, clock, host, facts, counters);
-        Ok(Self { control, control_socket, exceptions: excepted, forwarding })
+        Ok(Self {
+            control,
+            control_socket,
+            exceptions: excepted,
+            forwarding,
+            port_mapper: port_mapper.flatten(),
+        })
     }
 }
 
@@ -374,11 +387,32 @@ fn links(tun: &Tun, udp: &Udp, runtime: &Runtime) -> Result<Vec<SocketAddr>, Fai
 }
 
 /// Tell control our UDP addresses, now and whenever the machine's change.
-fn watch_links(tun: &Tun, udp: &Udp, news: &Sender<News>) -> Result<(), Failure> {
+fn watch_links(
+    tun: &Tun,
+    udp: &Udp,
+    news: &Sender<News>,
+    relinked: watch::Sender<()>,
+) -> Result<(), Failure> {
     let netlink = Netlink::open().map_err(|error| no_netlink(&error))?;
     let (device, bound, news) = (tun.name().to_owned(), udp.local(), news.clone());
-    let changed = move |hosts: &[IpAddr]| news.try_send(News::Links(reachable(&bound, hosts))).is_ok();
+    let changed = move |hosts: &[IpAddr]| {
+        relinked.send_replace(());
+        news.try_send(News::Links(reachable(&bound, hosts))).is_ok()
+    };
     netlink.watch(device, changed).map_err(|error| no_netlink(&error))
+}
+
+/// Who asks the router for our UDP port.
+fn port_mapper(
+    saved: &Saved,
+    tun: &Tun,
+    udp: &Udp,
+    links: watch::Receiver<()>,
+    news: &Sender<News>,
+) -> Option<PortMapper> {
+    let port = udp.local().iter().find(|at| at.is_ipv4()).and_then(|at| NonZeroU16::new(at.port()))?;
+    let wish = Wish { port, device: tun.name().to_owned(), secret: saved.keys.node.to_bytes() };
+    Some(PortMapper::start(wish, links, news.clone()))
 }
 
 /// Of the machine's addresses those that a socket listens on, with its port.

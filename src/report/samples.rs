@@ -25,8 +25,12 @@ pub(crate) fn status() -> Status {
             listen: vec!["0.0.0.0:51860".parse().unwrap(), "[::]:51860".parse().unwrap()],
             advertised: vec!["203.0.113.11:51860".parse().unwrap()],
         },
-        nat: Nat { class: NatClass::PortRestricted },
         nat_classes: [("open".to_owned(), 2), ("port-restricted".to_owned(), 31)].into(),
+        nat: Nat {
+            class: NatClass::PortRestricted,
+            port_mapping: Some(PortMapping::NatPmp),
+            mapped: Some("203.0.113.11:51860".parse().unwrap()),
+        },
         super_peers: vec![SuperPeer {
             name: "s".into(),
             id: "nodeid-s".into(),

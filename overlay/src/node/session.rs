@@ -145,7 +145,10 @@ impl Node {
             Method::Mapped
         } else if self.is_super_peer() || self.presence.is_open() {
             Method::Reversed
-        } else if self.presence.is_mapped() && !self.says_of_itself(node, at, CandidateKind::Reflexive) {
+        } else if at.is_main()
+            && self.presence.is_mapped()
+            && !self.says_of_itself(node, at, CandidateKind::Reflexive)
+        {
             // From a port that nobody could know, so nobody punched: it came in through our mapping.
             Method::Mapped
         } else {
@@ -160,9 +163,9 @@ impl Node {
     }
 
     /// Whether that is a candidate of this kind in the peer's whereabouts.
-    fn says_of_itself(&self, node: NodeId, at: SocketAddr, kind: CandidateKind) -> bool {
+    fn says_of_itself(&self, node: NodeId, at: Endpoint, kind: CandidateKind) -> bool {
         let place = self.peers.get(&node).and_then(|peer| peer.place.as_ref());
-        place.is_some_and(|place| place.whereabouts.candidates.contains(&Candidate { kind, at }))
+        place.is_some_and(|place| place.whereabouts.candidates.contains(&Candidate { kind, at: at.at }))
     }
 
     /// Send a probe on a path that has proved itself; the token.
@@ -292,6 +295,10 @@ impl Node {
             self.on_pong(node, token, rtt);
         } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
             let path = Locator::Direct(at);
+            // A new list of candidates may have forgotten what the place was meanwhile.
+            let opened = method == Method::Punched && self.method(node, path) == Method::Mapped;
+            let method = if opened { Method::Mapped } else { method };
+            let Some(peer) = self.peer(node) else { return };
             peer.paths.confirm(path, method, now);
             peer.paths.measured(path, rtt);
         } else {
