@@ -1,0 +1,259 @@
+//! Ports that a router opens when it is asked, with a real miniupnpd in the router.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use frejus_netns::daemon::LIMIT;
+use frejus_netns::scene::{first_ping, founder, join_by_file};
+use frejus_netns::{Daemon, Host, Lab, NatClass, Process, ability, wait_for};
+
+/// The public network of the homes. miniupnpd maps nothing where its own address is one of those kept for
+/// documentation, such as the laboratory's others.
+const HOMES: [u8; 3] = [203, 0, 114];
+/// The port of every node.
+const PORT: u16 = 51860;
+/// Where miniupnpd keeps what it granted, in the scratch directory.
+const LEASES: &str = "leases";
+
+/// Chains that miniupnpd fills, hooked in beside the router's own; and the router's filter lets in what they translate.
+const CHAINS: &str = "table inet miniupnpd {
+  chain filter { type filter hook forward priority 5; jump miniupnpd; }
+  chain miniupnpd { }
+  chain inbound { type nat hook prerouting priority dstnat; jump prerouting_miniupnpd; }
+  chain prerouting_miniupnpd { }
+  chain outbound { type nat hook postrouting priority srcnat; jump postrouting_miniupnpd; }
+  chain postrouting_miniupnpd { }
+}
+insert rule ip boxfilter gate iifname wan0 ct status dnat accept
+";
+
+/// What a router speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    Pcp,
+    NatPmp,
+    Upnp,
+}
+
+impl Speaks {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Pcp => "pcp",
+            Self::NatPmp => "nat-pmp",
+            Self::Upnp => "upnp",
+        }
+    }
+
+    /// PCP and NAT-PMP share a port, and miniupnpd a switch: the other one, known by its version, is not let in.
+    fn rules(self) -> String {
+        let other = match self {
+            Self::Pcp => "@th,64,8 0 drop",
+            Self::NatPmp => "@th,64,8 2 drop",
+            Self::Upnp => "drop",
+        };
+        format!(
+            "table ip speaks {{\n  chain input {{ type filter hook input priority -10; udp dport 5351 {other}; }}\n}}\n"
+        )
+    }
+}
+
+/// A home's router that opens ports.
+struct Opener<'a> {
+    router: &'a Host,
+    address: Ipv4Addr,
+    daemon: Process,
+}
+
+impl<'a> Opener<'a> {
+    /// The router of `home` speaks one protocol, from a public address of its own, and gives at most `life` seconds.
+    fn new(lab: &'a Lab, home: &Host, speaks: Speaks, life: u32) -> Self {
+        let [x, y, z] = HOMES;
+        let address = Ipv4Addr::new(x, y, z, home.public.octets()[3]);
+        lab.readdress(home, address);
+        let router = lab.router(home);
+        router.sh("ip route add 203.0.113.0/24 dev wan0");
+        router.nft(CHAINS);
+        router.nft(&speaks.rules());
+        let yes = |on: bool| if on { "yes" } else { "no" };
+        let leases = router.scratch.join(LEASES);
+        std::fs::write(&leases, "").expect("the scratch directory is writable");
+        let config = format!(
+            "ext_ifname=wan0\nlistening_ip=lan0\nhttp_port=0\nenable_natpmp={}\nenable_upnp={}\nmin_lifetime=1\n\
+             max_lifetime={life}\nsecure_mode=yes\nuuid=8a88de22-3581-49bc-9f47-279ee004ddd1\nlease_file={}\n\
+             upnp_table_name=miniupnpd\nupnp_nat_table_name=miniupnpd\nupnp_forward_chain=miniupnpd\n\
+             upnp_nat_chain=prerouting_miniupnpd\nupnp_nat_postrouting_chain=postrouting_miniupnpd\n\
+             allow 1024-65535 0.0.0.0/0 1024-65535\n",
+            yes(speaks != Speaks::Upnp),
+            yes(speaks == Speaks::Upnp),
+            leases.display(),
+        );
+        std::fs::write(router.scratch.join("miniupnpd.conf"), config).expect("as above");
+        Self { router, address, daemon: launch(router) }
+    }
+
+    /// Address and port that the router opens for its node.
+    fn mapped(&self) -> String {
+        format!("{}:{PORT}", self.address)
+    }
+
+    /// Whether the router sends what comes to the port into the home.
+    fn is_open(&self) -> bool {
+        let rules = self.router.ok(&["nft", "list", "chain", "inet", "miniupnpd", "prerouting_miniupnpd"]);
+        rules.contains(&format!("dport {PORT}"))
+    }
+
+    /// When the lease ends, by the router's own file.
+    fn expires(&self) -> Option<u64> {
+        let leases = std::fs::read_to_string(self.router.scratch.join(LEASES)).unwrap_or_default();
+        let lease = leases.lines().find(|line| line.starts_with(&format!("UDP:{PORT}:")))?;
+        lease.split(':').nth(4)?.parse().ok()
+    }
+
+    /// A power cut: every mapping, of both kinds, is gone.
+    fn restart(&mut self, lab: &Lab, home: &Host) {
+        self.daemon.signal(nix::sys::signal::Signal::SIGKILL);
+        self.daemon.wait(LIMIT);
+        self.router.sh(
+            "nft flush chain inet miniupnpd prerouting_miniupnpd; nft flush chain inet miniupnpd miniupnpd",
+        );
+        std::fs::write(self.router.scratch.join(LEASES), "").expect("the scratch directory is writable");
+        lab.reboot_router(home);
+        assert!(!self.is_open());
+        self.daemon = launch(self.router);
+    }
+}
+
+fn launch(router: &Host) -> Process {
+    let config = router.scratch.join("miniupnpd.conf");
+    let daemon = router.spawn("miniupnpd", &["miniupnpd", "-d", "-f", &config.display().to_string()]);
+    wait_for("miniupnpd listens", LIMIT, || daemon.stderr().matches("HTTP listening").count() > 0);
+    daemon
+}
+
+/// A founder and two homes behind symmetric NATs with random ports, which nobody can punch.
+fn stage(test: &str) -> Option<(Lab, Daemon, Host, Host)> {
+    if !ability::program(test, "miniupnpd") {
+        return None;
+    }
+    let mut lab = Lab::new(test)?;
+    let (s, _) = founder(&mut lab);
+    let (a, b) = (lab.home("a", NatClass::SymmetricRandom), lab.home("b", NatClass::SymmetricRandom));
+    lab.router(&a).sh("ip route add 203.0.114.0/24 dev wan0");
+    Some((lab, s, a, b))
+}
+
+fn wait_mapped(node: &Daemon, opener: &Opener<'_>, speaks: Speaks) {
+    let says = || {
+        let nat = node.status().map(|status| status["nat"].clone()).unwrap_or_default();
+        nat["port_mapping"] == speaks.word() && nat["mapped"] == opener.mapped().as_str()
+    };
+    let took = wait_for(&format!("a port by {}", speaks.word()), LIMIT, says);
+    eprintln!("{}: a port {took:?} after the node was ready", speaks.word());
+    assert!(opener.is_open(), "the router has it open");
+}
+
+/// Both say that the path is direct because of the port.
+fn assert_mapped_path(a: &Daemon, b: &Daemon, opener: &Opener<'_>) {
+    let (there, took) = a.wait_path(&b.id(), "direct");
+    let (back, _) = b.wait_path(&a.id(), "direct");
+    eprintln!("direct {took:?} after the first packet: {there:?}");
+    assert_eq!((there.remote, there.method.as_str()), (opener.mapped(), "mapped"));
+    assert_eq!(back.method, "mapped", "{back:?}");
+}
+
+/// B's router speaks one protocol; the first packet comes from one side; at the end the port is given back.
+fn story(test: &str, speaks: Speaks, from_the_mapped_side: bool) {
+    let Some((lab, s, a, b)) = stage(test) else { return };
+    let opener = Opener::new(&lab, &b, speaks, 7200);
+    let (a, mut b) = (join_by_file(&a, &s.invite(1)), join_by_file(&b, &s.invite(1)));
+    a.wait_ready();
+    b.wait_ready();
+    wait_mapped(&b, &opener, speaks);
+    let (from, to) = if from_the_mapped_side { (&b, &a) } else { (&a, &b) };
+    first_ping(&from.host, &to.ipv4().to_string());
+    assert_mapped_path(&a, &b, &opener);
+    if speaks == Speaks::NatPmp {
+        assert_eq!(b.terminate(), 0);
+    } else {
+        let down = b.verb(&["down"]);
+        assert_eq!(down.code, 0, "{down}");
+    }
+    assert!(!opener.is_open() && opener.expires().is_none(), "the port was given back");
+}
+
+#[test]
+fn two_random_homes_are_direct_by_pcp() {
+    story("mapped_pcp", Speaks::Pcp, false);
+}
+
+#[test]
+fn two_random_homes_are_direct_by_pcp_from_the_mapped_side() {
+    story("mapped_pcp_back", Speaks::Pcp, true);
+}
+
+#[test]
+fn two_random_homes_are_direct_by_nat_pmp() {
+    story("mapped_nat_pmp", Speaks::NatPmp, false);
+}
+
+#[test]
+fn two_random_homes_are_direct_by_upnp() {
+    story("mapped_upnp", Speaks::Upnp, true);
+}
+
+#[test]
+fn a_short_lease_is_renewed_and_a_restarted_router_asked_again() {
+    let Some((lab, s, a, b)) = stage("mapped_renewed") else { return };
+    let mut opener = Opener::new(&lab, &b, Speaks::Pcp, 8);
+    let (a, b) = (join_by_file(&a, &s.invite(1)), join_by_file(&b, &s.invite(1)));
+    a.wait_ready();
+    b.wait_ready();
+    wait_mapped(&b, &opener, Speaks::Pcp);
+    first_ping(&a.host, &b.ipv4().to_string());
+    assert_mapped_path(&a, &b, &opener);
+    let first = opener.expires().expect("a lease");
+    let renewed = || opener.expires().is_some_and(|expires| expires > first + 8);
+    let took = wait_for("the lease is renewed beyond its first life", LIMIT, renewed);
+    eprintln!("a lease of 8 s was renewed twice within {took:?}");
+
+    opener.restart(&lab, &b.host);
+    let took = wait_for("the router that restarted has the port again", LIMIT, || opener.is_open());
+    eprintln!("a router that restarted had the port again after {took:?}");
+    first_ping(&a.host, &b.ipv4().to_string());
+    assert_mapped_path(&a, &b, &opener);
+}
+
+#[test]
+fn a_router_that_announces_its_restart_is_asked_at_once() {
+    let Some((lab, s, _, b)) = stage("mapped_announced") else { return };
+    let mut opener = Opener::new(&lab, &b, Speaks::NatPmp, 7200);
+    let b = join_by_file(&b, &s.invite(1));
+    b.wait_ready();
+    wait_mapped(&b, &opener, Speaks::NatPmp);
+    opener.restart(&lab, &b.host);
+    // Without the announcement it would be asked a minute later.
+    let took = wait_for("the port is open again", Duration::from_secs(20), || opener.is_open());
+    eprintln!("announced: the port was open again after {took:?}");
+}
+
+#[test]
+fn a_router_is_left_alone_if_the_user_says_so() {
+    let Some((lab, s, _, b)) = stage("mapped_not") else { return };
+    let opener = Opener::new(&lab, &b, Speaks::Pcp, 7200);
+    let file = b.scratch.join("code");
+    std::fs::write(&file, s.invite(1)).expect("the scratch directory is writable");
+    let node = Daemon::start(&b, &["--join", &format!("@{}", file.display()), "--no-port-mapping"]);
+    node.wait_ready();
+    let requests = || opener.daemon.stderr().matches("request received").count();
+    wait_for("published", LIMIT, || {
+        node.status().is_some_and(|s| s["directory"]["published"]["whereabouts"] == true)
+    });
+    assert!(!opener.is_open() && requests() == 0, "the router was asked");
+    let mut node = node;
+    node.terminate();
+    // The same node, asked by nobody to keep still: the test can tell the difference.
+    let node = Daemon::start(&b, &[]);
+    node.wait_ready();
+    wait_mapped(&node, &opener, Speaks::Pcp);
+    assert!(requests() > 0);
+}
