@@ -168,32 +168,33 @@ impl Keeper {
     async fn wait(&mut self, wait: Duration) -> bool {
         let asked = Instant::now();
         let gateway = self.router.as_ref().map(Router::gateway);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => false,
-            changed = self.links.changed() => {
-                if changed.is_err() {
-                    // Nobody watches the links any more.
-                    tokio::time::sleep(wait).await;
-                }
-                true
-            }
-            () = self.announcements.next_from(gateway) => {
-                tokio::time::sleep_until(asked + LEAST).await;
-                false
-            }
+        let relinked = tokio::select! {
+            () = tokio::time::sleep(wait) => return false,
+            changed = self.links.changed() => changed.is_ok(),
+            () = self.announcements.next_from(gateway) => false,
+        };
+        // Nobody but us may have noticed: the same addresses may be those of another network.
+        let elsewhere = relinked && (self.held.is_none() || self.place() != self.whereabouts().await);
+        if !elsewhere {
+            tokio::time::sleep_until(asked + LEAST).await;
         }
+        relinked
     }
 
     /// Whom to ask. Another router, or another address of ours, is another mapping.
     async fn find_router(&mut self) {
         let found = self.whereabouts().await;
-        if self.router.as_ref().map(|router| (router.gateway(), router.own())) == found {
+        if self.place() == found {
             return;
         }
         self.lose().await;
         self.asking = None;
         self.router = found
             .map(|(gateway, own)| Router::new(gateway, own, self.wish.port, self.nonces.of(gateway, own)));
+    }
+
+    fn place(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        self.router.as_ref().map(|router| (router.gateway(), router.own()))
     }
 
     /// The gateway of the default route, and our private address there.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use frejus_netns::daemon::LIMIT;
 use frejus_netns::scene::{first_ping, founder, join_by_file};
+use frejus_netns::traffic::PingStream;
 use frejus_netns::{Daemon, Host, Lab, NatClass, Process, ability, wait_for};
 
 /// The public network of the homes. miniupnpd maps nothing where its own address is one of those kept for
@@ -12,6 +13,8 @@ use frejus_netns::{Daemon, Host, Lab, NatClass, Process, ability, wait_for};
 const HOMES: [u8; 3] = [203, 0, 114];
 /// The port of every node.
 const PORT: u16 = 51860;
+/// Ping replies that show steady traffic.
+const STEADY: usize = 20;
 /// Where miniupnpd keeps what it granted, in the scratch directory.
 const LEASES: &str = "leases";
 
@@ -125,8 +128,15 @@ impl<'a> Opener<'a> {
 
 fn launch(router: &Host) -> Process {
     let config = router.scratch.join("miniupnpd.conf");
-    let daemon = router.spawn("miniupnpd", &["miniupnpd", "-d", "-f", &config.display().to_string()]);
-    wait_for("miniupnpd listens", LIMIT, || daemon.stderr().matches("HTTP listening").count() > 0);
+    // Its own file of process ids: the usual one is the machine's, and several routers run here.
+    let pid = router.scratch.join(format!("{}.pid", router.name));
+    std::fs::remove_file(&pid).ok();
+    let (config, pid) = (config.display().to_string(), pid.display().to_string());
+    let daemon = router.spawn("miniupnpd", &["miniupnpd", "-d", "-f", &config, "-P", &pid]);
+    // A line for each of its two halves; only one is switched on.
+    let listens =
+        |said: String| said.contains("HTTP listening") || said.contains("Listening for NAT-PMP/PCP");
+    wait_for("miniupnpd listens", LIMIT, || listens(daemon.stderr()));
     daemon
 }
 
@@ -216,11 +226,15 @@ fn a_short_lease_is_renewed_and_a_restarted_router_asked_again() {
     let took = wait_for("the lease is renewed beyond its first life", LIMIT, renewed);
     eprintln!("a lease of 8 s was renewed twice within {took:?}");
 
+    let stream = PingStream::start(&a.host, &b.ipv4().to_string(), 0.1);
+    stream.wait_replies(STEADY, LIMIT);
     opener.restart(&lab, &b.host);
     let took = wait_for("the router that restarted has the port again", LIMIT, || opener.is_open());
     eprintln!("a router that restarted had the port again after {took:?}");
-    first_ping(&a.host, &b.ipv4().to_string());
     assert_mapped_path(&a, &b, &opener);
+    stream.wait_replies(STEADY, LIMIT);
+    let report = stream.finish();
+    eprintln!("traffic across the restart: {report:?}");
 }
 
 #[test]

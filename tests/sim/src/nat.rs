@@ -118,6 +118,10 @@ pub struct Nat {
     outer: Ipv4Addr,
     mappings: BTreeMap<Key, Mapping>,
     taken: BTreeMap<SocketAddr, Key>,
+    /// Ports that an insider asked for: outer to inner.
+    opened: BTreeMap<SocketAddr, SocketAddr>,
+    /// Who came in through one: inner endpoint and remote, by which port, until when.
+    visits: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
     next: u16,
     dice: Dice,
 }
@@ -129,7 +133,28 @@ impl Nat {
     #[must_use]
     pub fn new(behaviour: Behaviour, outer: Ipv4Addr, mut dice: Dice) -> Self {
         let next = 40_000 + dice.below(1000) as u16;
-        Self { behaviour, outer, mappings: BTreeMap::new(), taken: BTreeMap::new(), next, dice }
+        Self {
+            behaviour,
+            outer,
+            mappings: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            visits: BTreeMap::new(),
+            next,
+            dice,
+        }
+    }
+
+    /// What an insider asks for by PCP, NAT-PMP or UPnP: the outer endpoint from which everything reaches `inner`.
+    pub fn open(&mut self, inner: SocketAddr) -> SocketAddr {
+        let free = |port: &u16| {
+            let outer = SocketAddr::from((self.outer, *port));
+            !self.taken.contains_key(&outer) && self.opened.get(&outer).is_none_or(|other| *other == inner)
+        };
+        let port = (inner.port()..=u16::MAX).find(free).expect("a port is free");
+        let outer = SocketAddr::from((self.outer, port));
+        self.opened.insert(outer, inner);
+        outer
     }
 
     /// A datagram from the inside: its source as the outside sees it; `None` drops it.
@@ -138,6 +163,10 @@ impl Nat {
             return None;
         }
         self.forget(now);
+        if let Some((outer, expires)) = self.visits.get_mut(&(source, to)) {
+            *expires = now + self.behaviour.life;
+            return Some(*outer);
+        }
         let key = (source, self.behaviour.mapping.and_then(|mapping| mapping.part(to)));
         if !self.mappings.contains_key(&key) {
             let outer = self.assign(source)?;
@@ -157,6 +186,10 @@ impl Nat {
             return None;
         }
         self.forget(now);
+        if let Some(inner) = self.opened.get(&to) {
+            self.visits.insert((*inner, from), (to, now + self.behaviour.life));
+            return Some(*inner);
+        }
         let key = *self.taken.get(&to)?;
         let Behaviour { filtering, inbound_refreshes, life, .. } = self.behaviour;
         let mapping = self.mappings.get_mut(&key)?;
@@ -201,6 +234,8 @@ impl Nat {
     pub fn reboot(&mut self) {
         self.mappings.clear();
         self.taken.clear();
+        self.opened.clear();
+        self.visits.clear();
         self.next = self.next.wrapping_add(997).max(LOWEST);
     }
 
@@ -217,6 +252,7 @@ impl Nat {
     }
 
     fn forget(&mut self, now: Instant) {
+        self.visits.retain(|_, (_, expires)| *expires > now);
         let mut gone = BTreeSet::new();
         self.mappings.retain(|_, mapping| {
             mapping.contacts.retain(|_, expires| *expires > now);
@@ -237,7 +273,7 @@ impl Nat {
         }
         let free = |port: u16, taken: &BTreeMap<SocketAddr, Key>| {
             let outer = SocketAddr::from((self.outer, port));
-            (port >= LOWEST && !taken.contains_key(&outer)).then_some(outer)
+            (port >= LOWEST && !taken.contains_key(&outer) && !self.opened.contains_key(&outer)).then_some(outer)
         };
         for attempt in 0..u16::MAX {
             let port = match self.behaviour.ports {
@@ -344,6 +380,21 @@ mod tests {
         let second = nat.outbound(at("192.168.1.11:7000"), server, seconds(0)).unwrap();
         assert_ne!(first, second);
         assert_eq!(nat.inbound(server, second, seconds(1)), Some(at("192.168.1.11:7000")));
+    }
+
+    #[test]
+    fn an_opened_port_lets_everybody_in_and_answers_leave_by_it() {
+        let mut nat = nat(NatClass::SymmetricRandom);
+        let (stranger, server) = (at("203.0.113.9:1"), at("203.0.113.101:3478"));
+        let outer = nat.open(at(INSIDE));
+        assert_eq!(outer, SocketAddr::from((OUTER, 7000)));
+        assert_eq!(nat.open(at(INSIDE)), outer);
+        assert_ne!(nat.open(at("192.168.1.11:7000")), outer);
+        assert_eq!(nat.inbound(stranger, outer, seconds(0)), Some(at(INSIDE)));
+        assert_eq!(nat.outbound(at(INSIDE), stranger, seconds(1)), Some(outer));
+        assert_ne!(nat.outbound(at(INSIDE), server, seconds(1)), Some(outer));
+        nat.reboot();
+        assert_eq!(nat.inbound(stranger, outer, seconds(2)), None);
     }
 
     #[test]

@@ -286,7 +286,7 @@ impl World {
     }
 
     /// One input of one node, all that follows from it on this host, and the node's next deadline.
-    fn input(&mut self, id: HostId, is_timeout: bool, handle: impl FnOnce(&mut Node)) {
+    pub(crate) fn input(&mut self, id: HostId, is_timeout: bool, handle: impl FnOnce(&mut Node)) {
         let Some(node) = self.hosts[id.0].node.as_mut() else { return };
         handle(node);
         let mut deeds = VecDeque::new();
