@@ -5,7 +5,7 @@
 //! | [`scenario`] | stages: who is where, behind what |
 //! | [`world`] | the events, the hosts, virtual time |
 //! | [`host`], [`forwarding`], [`app`] | one machine: node, data path, application |
-//! | [`internet`], [`nat`], [`link`] | between machines |
+//! | [`internet`], [`nat`], [`link`], `mapping` | between machines |
 //! | [`crypto`], [`tunnel`], [`keys`] | a model of the cryptographic seam |
 //! | [`directory`], [`founder`] | a model of the table; who enrolled whom |
 //! | [`oracle`] | what must be possible between NAT classes |
@@ -26,6 +26,7 @@ pub mod internet;
 pub mod keys;
 pub mod laws;
 pub mod link;
+mod mapping;
 pub mod nat;
 mod newcomer;
 pub mod oracle;

@@ -273,7 +273,8 @@ impl Nat {
         }
         let free = |port: u16, taken: &BTreeMap<SocketAddr, Key>| {
             let outer = SocketAddr::from((self.outer, port));
-            (port >= LOWEST && !taken.contains_key(&outer) && !self.opened.contains_key(&outer)).then_some(outer)
+            (port >= LOWEST && !taken.contains_key(&outer) && !self.opened.contains_key(&outer))
+                .then_some(outer)
         };
         for attempt in 0..u16::MAX {
             let port = match self.behaviour.ports {
