@@ -9,6 +9,7 @@ pub mod samples;
 use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
 use frejus_overlay::id::RecordKey;
+use frejus_overlay::igd::{self, Place, Service};
 use frejus_overlay::packet::coalesce::{Coalescer, Output};
 use frejus_overlay::packet::fragment::{Oversize, oversize};
 use frejus_overlay::packet::icmp::{self, Unreachable};
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("coalesce", coalesce),
     ("fragment", fragment),
     ("part", part),
+    ("igd", igd),
 ];
 
 /// Datagrams: a relay frame's inside is shorter than the frame, and its header is rebuilt bit by bit.
@@ -206,4 +208,19 @@ pub fn part(data: &[u8]) {
             control(&whole);
         }
     }
+}
+
+/// What routers say: nothing of it leads to another machine, or puts anything but a path into a request.
+pub fn igd(data: &[u8]) {
+    let base = Place::parse("http://192.168.1.1:5000/igd/desc.xml").expect("a place");
+    let clean =
+        |place: &Place| place.path.starts_with('/') && place.path.bytes().all(|b| b.is_ascii_graphic());
+    if let Some(place) = igd::location(data) {
+        assert!(clean(&place));
+    }
+    let text = String::from_utf8_lossy(data);
+    if let Some(service) = Service::find(&text, &base) {
+        assert!(service.control.at.ip() == base.at.ip() && clean(&service.control));
+    }
+    let _ = (igd::external_address(&text), igd::error_code(&text), base.join(&text));
 }

@@ -151,7 +151,20 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
     ];
     all.extend(super_packets());
+    all.extend(router_words());
     all
+}
+
+/// What a router that speaks UPnP says.
+fn router_words() -> [(&'static str, &'static str, Vec<u8>); 3] {
+    let answer = "HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\nLOCATION: http://192.168.1.1:5000/d.xml\r\n\r\n";
+    let description = "<root><URLBase>http://192.168.1.1:80/</URLBase><device><service>\
+        <serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>\
+        <controlURL>ctl?a=1&amp;b=2</controlURL></service></device></root>";
+    let refusal = "<s:Fault><detail><u:UPnPError><errorCode>718</errorCode></u:UPnPError></detail></s:Fault>\
+        <NewExternalIPAddress>198.51.100.7</NewExternalIPAddress>";
+    [("igd", "answer", answer), ("igd", "description", description), ("igd", "refusal", refusal)]
+        .map(|(target, name, text)| (target, name, text.as_bytes().to_vec()))
 }
 
 /// A super-packet of three segments for each kind, and behind each other what it is cut into.

@@ -251,6 +251,28 @@ fn a_router_that_announces_its_restart_is_asked_at_once() {
 }
 
 #[test]
+fn a_node_that_gets_another_address_asks_again() {
+    let Some((lab, s, _, b)) = stage("mapped_moved") else { return };
+    let opener = Opener::new(&lab, &b, Speaks::NatPmp, 7200);
+    let node = join_by_file(&b, &s.invite(1));
+    node.wait_ready();
+    wait_mapped(&node, &opener, Speaks::NatPmp);
+    let [x, y, z, _] = b.local.octets();
+    b.sh(&format!(
+        "ip addr add {x}.{y}.{z}.77/24 dev eth0; ip addr del {}/24 dev eth0; ip addr show dev eth0 | grep -q .77/ || \
+         ip addr add {x}.{y}.{z}.77/24 dev eth0; ip route replace default via {x}.{y}.{z}.1 dev eth0",
+        b.local
+    ));
+    let inside = format!("dnat ip to {x}.{y}.{z}.77:{PORT}");
+    let rules = || opener.router.ok(&["nft", "list", "chain", "inet", "miniupnpd", "prerouting_miniupnpd"]);
+    let took = wait_for("a port for the new address", LIMIT, || rules().contains(&inside));
+    eprintln!("a port for the new address after {took:?}");
+    // The old one still has the old number, until its lease ends: there is nobody left who could give it back.
+    let told = || node.status().is_some_and(|status| status["nat"]["mapped"].is_string());
+    wait_for("the node says so", LIMIT, told);
+}
+
+#[test]
 fn a_router_is_left_alone_if_the_user_says_so() {
     let Some((lab, s, _, b)) = stage("mapped_not") else { return };
     let opener = Opener::new(&lab, &b, Speaks::Pcp, 7200);
