@@ -156,7 +156,7 @@ b in mymed: degraded
   device       frejus0, MTU 1280
   listening    0.0.0.0:51860  [::]:51860
   advertised   203.0.113.11:51860
-  nat          port-restricted
+  nat          port-restricted, 203.0.113.11:51860 open by nat-pmp
   nats seen    open 2, port-restricted 31
   directory    client, 12 neighbours, lease published, whereabouts not yet
   ciphers      chacha20-poly1305 1020 ns, aes-256-gcm 736 ns for 1420 bytes
