@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::NatClass;
+use super::{NatClass, PortMapping};
 
 words! {
     /// What a decision of a NAT depends on (RFC 4787).
@@ -17,18 +17,6 @@ words! {
         AddressAndPort = "address-and-port-dependent",
         /// Not found out.
         Unknown = "unknown",
-    }
-}
-
-words! {
-    /// How a router was asked for a mapping.
-    PortMapping {
-        /// RFC 6887.
-        Pcp = "pcp",
-        /// RFC 6886.
-        NatPmp = "nat-pmp",
-        /// UPnP IGD.
-        Upnp = "upnp",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use frejus_overlay::timing::UnixTime;
 
-use super::netcheck::{Dependence, Netcheck, PortMapping, Server};
+use super::netcheck::{Dependence, Netcheck, Server};
 use super::*;
 
 pub(crate) fn status() -> Status {

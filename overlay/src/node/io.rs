@@ -17,8 +17,8 @@ use crate::forward::Table;
 use crate::id::NodeId;
 use crate::locator::{DoorId, Endpoint, Locator};
 use crate::login::{Entry, LoginServer};
-use crate::nat::Discovered;
 use crate::mapping::Mapped;
+use crate::nat::Discovered;
 use crate::port::Command;
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
@@ -313,6 +313,8 @@ pub struct Netcheck {
     pub servers: Vec<ServerView>,
     /// Where super peers are heard by a connection, instead of UDP.
     pub by_stream: Vec<SocketAddr>,
+    /// The port that our router opened for us, if it did.
+    pub mapped: Option<Mapped>,
 }
 
 /// A super peer that was asked.

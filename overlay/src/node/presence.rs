@@ -12,8 +12,8 @@ use crate::document::{Candidate, CandidateKind, Contact, Credential, Roles, Sign
 use crate::id::{NodeId, RecordKey};
 use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
 use crate::locator::is_public;
-use crate::nat::observers::{Observation, believed};
 use crate::mapping::Mapped;
+use crate::nat::observers::{Observation, believed};
 use crate::peer::Peer;
 use crate::port::{Command, CommandId, Reply};
 use crate::record::{self, Record};

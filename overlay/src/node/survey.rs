@@ -284,7 +284,7 @@ impl Node {
         }
         let found = self.survey.found.clone();
         let (servers, by_stream) = (self.server_views(), self.heard_by_stream());
-        let view = Netcheck { found, external, servers, by_stream };
+        let view = Netcheck { found, external, servers, by_stream, mapped: self.presence.mapped() };
         self.outputs.push_back(Output::Answer(id, Answer::Netcheck(Box::new(view))));
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use frejus_overlay::nat::{Dependence, Gap};
 use frejus_overlay::node::{Netcheck, ServerView};
 
-use crate::control::nat_class;
+use crate::control::{nat_class, port_mapping};
 use crate::report::SCHEMA;
 use crate::report::netcheck as report;
 
 pub(super) fn report(view: Netcheck) -> report::Netcheck {
-    let Netcheck { found, external, servers, by_stream } = view;
+    let Netcheck { found, external, servers, by_stream, mapped } = view;
     report::Netcheck {
         schema: SCHEMA,
         class: nat_class(found.class),
@@ -18,7 +18,7 @@ pub(super) fn report(view: Netcheck) -> report::Netcheck {
         filtering: dependence(found.filtering),
         external,
         hairpin: found.hairpin,
-        port_mapping: None,
+        port_mapping: mapped.map(|mapped| port_mapping(mapped.protocol)),
         udp: found.udp,
         tcp: !by_stream.is_empty(),
         tls443: by_stream.iter().any(|at| at.port() == 443),
