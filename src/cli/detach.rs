@@ -211,9 +211,10 @@ mod tests {
             tun: Some("vpn0".into()),
             mtu: Some(1400),
             offload: Wishes { tun_uso: Some(false), udp_gso: Some(true), ..Wishes::default() },
+            port_mapping: false,
             transport: TransportPolicy::Require,
             cipher: CipherChoice::Aes256Gcm,
-            port_mapping: true,
+
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
@@ -221,7 +222,7 @@ mod tests {
             said.join(" "),
             "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
              --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 --queues 3 --tun vpn0 --mtu 1400 \
-             --no-offload tun_uso --offload udp_gso --port-mapping \
+             --no-offload tun_uso --offload udp_gso --no-port-mapping \
              --transport require --cipher aes-256-gcm -v -v"
         );
     }

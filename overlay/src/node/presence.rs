@@ -47,6 +47,8 @@ pub(super) struct Presence {
     seen: BTreeMap<NodeId, Observation>,
     /// What others saw of other sockets of ours: their word on our address.
     surveyed: Vec<Observation>,
+    /// The port that our router opened for us.
+    mapped: Option<Mapped>,
     contact: Option<Contact>,
     sequence: u64,
     candidates: Vec<Candidate>,

@@ -182,6 +182,7 @@ fn story(test: &str, speaks: Speaks, from_the_mapped_side: bool) {
     let (from, to) = if from_the_mapped_side { (&b, &a) } else { (&a, &b) };
     first_ping(&from.host, &to.ipv4().to_string());
     assert_mapped_path(&a, &b, &opener);
+    assert_eq!(b.json(&["netcheck"])["port_mapping"], speaks.word());
     if speaks == Speaks::NatPmp {
         assert_eq!(b.terminate(), 0);
     } else {
