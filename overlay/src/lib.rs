@@ -58,6 +58,7 @@ pub mod record;
 pub mod relay;
 pub mod resolver;
 pub mod score;
+mod standby;
 pub mod stun;
 #[cfg(test)]
 mod testing;

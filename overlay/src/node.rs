@@ -24,6 +24,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use rand_chacha::ChaCha20Rng;
@@ -57,6 +58,10 @@ pub use io::*;
 
 /// Rounds of one timeout: a path dies, its peer dials, the dial asks the resolver; more is a defect.
 const ROUNDS: usize = 8;
+
+/// Whoever is called so much later than it wanted has slept with the whole machine, or was stopped: what was open may be
+/// closed, and where we are may be elsewhere.
+const SLEPT: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Node {
@@ -205,11 +210,19 @@ impl Node {
                 self.issue_whereabouts();
                 self.presence.publish_soon(now.instant);
             }
-            self.on_links_changed();
+            self.on_moved();
             if !first {
                 self.survey_anew();
             }
         }
+        self.finish();
+    }
+
+    /// Datagrams leave another way than before, as after a change of the default route: whatever stands between us and the
+    /// others knows nothing of us any more.
+    pub fn handle_moved(&mut self, now: Now) {
+        self.advance(now);
+        self.on_moved();
         self.finish();
     }
 
@@ -285,7 +298,11 @@ impl Node {
 
     fn advance(&mut self, now: Now) {
         debug_assert!(now.instant >= self.now.instant, "time never runs backwards");
+        let slept = self.deadline().is_some_and(|at| now.instant.since(at) >= SLEPT);
         self.now = now;
+        if slept {
+            self.on_moved();
+        }
     }
 
     /// Let consequences have consequences, then bring deadlines and the table up to date.
@@ -299,6 +316,9 @@ impl Node {
         }
         self.announce_ready();
         for node in std::mem::take(&mut self.touched) {
+            if self.peers.get_mut(&node).is_some_and(|peer| peer.is_news(self.now.instant)) {
+                self.unlisted.insert(node);
+            }
             self.rearm(node);
         }
         self.publish_table();
@@ -334,7 +354,7 @@ impl Node {
 
     fn list(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        self.table.set(peer.as_slot(&self.network.id));
+        self.table.set(peer.as_slot(&self.network.id, self.now.instant));
         self.table_stale = true;
         let remote = peer.direct_remote();
         let old = std::mem::replace(&mut peer.listed, remote);

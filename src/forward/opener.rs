@@ -345,6 +345,7 @@ impl Opener {
                 }
                 Opened::Keepalive => authentic = true,
                 Opened::Rejected => self.counters().count(Reason::NotAuthentic),
+                Opened::Duplicate => self.counters().count(Reason::Duplicate),
                 Opened::Refused => self.counters().count(Reason::WireguardKeys),
             }
         }
@@ -401,7 +402,7 @@ impl Opener {
                     announced.store(false, Ordering::Relaxed);
                 }
             }
-            Some(path) if path != from && self.told.is_news(slot, from, now) => {
+            Some(path) if path != from && slot.also != Some(from) && self.told.is_news(slot, from, now) => {
                 if self.control.tell(Exception::Strayed { slot: slot.id, from }) {
                     self.told.remember(slot, from, now);
                 }

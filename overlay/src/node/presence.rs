@@ -364,20 +364,25 @@ impl Node {
         }
     }
 
-    /// Our addresses changed: every mapping in every NAT is another one.
-    pub(super) fn on_links_changed(&mut self) {
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+    /// Our addresses changed, or what stands between us and the others: every mapping in every NAT may be another one. The
+    /// homes come first, since what they relay needs to know where we are.
+    pub(super) fn on_moved(&mut self) {
         let now = self.now.instant;
+        let (homes, others): (Vec<&Peer>, Vec<&Peer>) = self.peers.values().partition(|peer| peer.is_home);
+        let nodes: Vec<NodeId> = homes.into_iter().chain(others).map(Peer::id).collect();
         for node in nodes {
             let Some(peer) = self.peer(node) else { continue };
-            let (unasked, active) = (peer.paths.unasked(), peer.is_active(now));
-            let searches = active && !peer.is_home;
-            if searches && peer.path().is_some_and(|path| !path.is_direct()) {
+            peer.on_moved(now);
+            if peer.is_active(now) && !peer.is_super_peer() {
                 peer.punch.start(now);
             }
-            if let Some(path) = unasked {
-                self.probe(node, path);
+            let is_stale = peer.path().is_some() && !peer.has_session();
+            if is_stale {
+                self.on_path_lost(node);
+            } else {
+                self.on_paths_timeout(node);
             }
+            self.on_dial_timeout(node);
         }
     }
 
