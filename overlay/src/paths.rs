@@ -363,9 +363,7 @@ impl Paths {
             let unsure = current.filter(|current| score(current).tier == Tier::DirectInDoubt);
             let is_current = current.is_some_and(|current| current.locator == path.locator);
             score(path).tier > Tier::Dead
-                && unsure.is_none_or(|unsure| {
-                    is_current || !path.locator.is_direct() || path.follows(unsure)
-                })
+                && unsure.is_none_or(|unsure| is_current || !path.locator.is_direct() || path.follows(unsure))
         };
         let best = self.paths.iter().filter(may_follow).max_by(|a, b| {
             let (a, b) = (score(a), score(b));

@@ -209,7 +209,8 @@ impl Forwarding {
                 }
             }
             Some(path) => {
-                if path != from && slot.also != Some(from) && self.told.insert(slot.index, from) != Some(from) {
+                if path != from && slot.also != Some(from) && self.told.insert(slot.index, from) != Some(from)
+                {
                     deeds.push(Deed::Ask(Exception::Strayed { slot: slot.id, from }));
                 }
             }
