@@ -42,6 +42,10 @@ pub enum News {
     Reply(Reply),
     /// Our UDP addresses on local interfaces, at the start and whenever they change.
     Links(Vec<SocketAddr>),
+    /// Datagrams leave another way than before, though our addresses may be the same.
+    Moved,
+    /// The machine has slept: deadlines may have passed unnoticed.
+    Awake,
     /// Say goodbye and end.
     Stop,
     /// As [`Self::Stop`], because something is gone that the node cannot do without.
@@ -230,6 +234,8 @@ impl<W: World> Control<W> {
         match news {
             News::Reply(reply) => self.node.handle_reply(reply, now),
             News::Links(local) => self.node.handle_links(local, now),
+            News::Moved => self.node.handle_moved(now),
+            News::Awake => self.node.handle_timeout(now),
             News::Stop => self.request(Asked::Stop, Request::Stop),
             News::Lost(failure) => {
                 self.lost = Some(failure);

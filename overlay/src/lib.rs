@@ -54,6 +54,7 @@ pub mod paths;
 mod peer;
 pub mod port;
 pub mod punch;
+pub mod ranking;
 pub mod record;
 pub mod relay;
 pub mod resolver;

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::KEEPALIVE;
-use crate::locator::Locator;
+use crate::locator::{Endpoint, Locator};
 use crate::node::Method;
 use crate::path_mtu::{Mtu, PathMtu};
 use crate::score::{Score, Tier};
@@ -334,6 +334,12 @@ impl Paths {
     pub fn distrust_others(&mut self, way: Locator, now: Instant) {
         let others = self.paths.iter_mut().filter(|path| path.locator != way && path.locator.is_direct());
         others.for_each(|path| path.distrust(now));
+    }
+
+    /// The tunnel with a relay is gone: no path through it is trusted until it answers.
+    pub fn distrust_relay(&mut self, relay: Endpoint, now: Instant) {
+        let through = self.paths.iter_mut().filter(|path| !path.locator.is_direct());
+        through.filter(|path| path.locator.endpoint() == relay).for_each(|path| path.distrust(now));
     }
 
     /// Since when it is known that an end of the path has moved, as long as it has not answered what was asked since.

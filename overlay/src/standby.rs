@@ -90,7 +90,7 @@ mod tests {
     use crate::testing::{address, at};
 
     fn relay(n: u8) -> Locator {
-        Locator::Relayed { relay: address(n), channel: Channel(1) }
+        Locator::Relayed { relay: address(n).into(), channel: Channel(1) }
     }
 
     #[test]

@@ -577,11 +577,29 @@ impl Node {
         let Some(peer) = self.peer(node) else { return };
         peer.counters.announced.store(false, Ordering::Relaxed);
         let wanted = peer.is_home || peer.is_active(now);
+        let relay = peer.listed.filter(|_| peer.is_super_peer());
         self.unlisted.insert(node);
+        if let Some(relay) = relay {
+            self.on_relay_lost(relay);
+        }
         self.on_session_lost(node);
         if wanted && let Some(peer) = self.peer(node) {
             peer.dial = Some(Dial::new(now));
             self.attempt(node);
+        }
+    }
+
+    /// A super peer does not answer: what goes through it is asked at once whether it arrives.
+    fn on_relay_lost(&mut self, relay: Endpoint) {
+        let now = self.now.instant;
+        let through = |way: &Locator| way.endpoint() == relay;
+        let users = self.peers.values().filter(|peer| peer.paths.relays().any(|way| through(&way)));
+        let users: Vec<NodeId> = users.map(Peer::id).collect();
+        for user in users {
+            if let Some(peer) = self.peer(user) {
+                peer.paths.distrust_relay(relay, now);
+                peer.standby.hurry();
+            }
         }
     }
 
