@@ -26,6 +26,7 @@ pub mod paths_on_disk;
 pub mod question;
 pub mod report;
 mod seal;
+mod sleep;
 pub mod state;
 
 pub mod transport;

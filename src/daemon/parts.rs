@@ -24,9 +24,10 @@ use crate::control::{Control, Facts, News};
 use crate::directory::{self, Directory, DirectoryConfig, DirectoryError, DirectoryHandle};
 use crate::failure::{ExitCode, Failure};
 use crate::forward::{self, ForwardParts, Forwarding, Published};
-use crate::netlink::Netlink;
+use crate::netlink::{Change, Netlink};
 use crate::offload::{Offloads, kernel_release};
 use crate::options::{CipherChoice, DEFAULT_PORT, UpOptions};
+use crate::sleep;
 use crate::state::{Saved, StateDir};
 use crate::transport::{self, Transport};
 use crate::tun::{self, Tun, TunError};
@@ -106,6 +107,7 @@ impl Parts {
         };
         let links = links(&tun, &udp, runtime)?;
         watch_links(&tun, &udp, news)?;
+        watch_sleep(news);
         let facts = Facts {
             network: saved.network.clone(),
             tun: tun.name().to_owned(),
@@ -377,8 +379,24 @@ fn links(tun: &Tun, udp: &Udp, runtime: &Runtime) -> Result<Vec<SocketAddr>, Fai
 fn watch_links(tun: &Tun, udp: &Udp, news: &Sender<News>) -> Result<(), Failure> {
     let netlink = Netlink::open().map_err(|error| no_netlink(&error))?;
     let (device, bound, news) = (tun.name().to_owned(), udp.local(), news.clone());
-    let changed = move |hosts: &[IpAddr]| news.try_send(News::Links(reachable(&bound, hosts))).is_ok();
+    let changed = move |change: Change<'_>| {
+        let told = match change {
+            Change::Addresses(hosts) => News::Links(reachable(&bound, hosts)),
+            Change::Routes => News::Moved,
+        };
+        news.try_send(told).is_ok()
+    };
     netlink.watch(device, changed).map_err(|error| no_netlink(&error))
+}
+
+/// Wake control when the machine does.
+fn watch_sleep(news: &Sender<News>) {
+    let news = news.clone();
+    // Where the queue is full control is awake anyway.
+    let watching = sleep::watch(move || _ = news.try_send(News::Awake));
+    if let Err(error) = watching {
+        tracing::debug!("the kernel will not say when the machine wakes up: {error}");
+    }
 }
 
 /// Of the machine's addresses those that a socket listens on, with its port.
