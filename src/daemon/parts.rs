@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use frejus_overlay::agreement::Cipher;
 use frejus_overlay::document::{Invalid, Roles};
 use frejus_overlay::forward::{Exception, Table};
@@ -393,7 +393,8 @@ fn watch_links(tun: &Tun, udp: &Udp, news: &Sender<News>) -> Result<(), Failure>
 fn watch_sleep(news: &Sender<News>) {
     let news = news.clone();
     // Where the queue is full control is awake anyway.
-    let watching = sleep::watch(move || _ = news.try_send(News::Awake));
+    let awake = move || !matches!(news.try_send(News::Awake), Err(TrySendError::Disconnected(_)));
+    let watching = sleep::watch(awake);
     if let Err(error) = watching {
         tracing::debug!("the kernel will not say when the machine wakes up: {error}");
     }
