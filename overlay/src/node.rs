@@ -34,6 +34,7 @@ use crate::backlog::Backlog;
 use crate::document::{Genesis, Invalid, Member, Network, Roles, Signed, Verified};
 use crate::forward::{Exception, SlotId, Table};
 use crate::id::{NodeId, Subject, TunnelKey};
+use crate::limits::DIAL_LIMIT;
 use crate::locator::{Endpoint, Locator};
 use crate::login::LoginServer;
 use crate::peer::Peer;
@@ -298,10 +299,13 @@ impl Node {
 
     fn advance(&mut self, now: Now) {
         debug_assert!(now.instant >= self.now.instant, "time never runs backwards");
-        let slept = self.deadline().is_some_and(|at| now.instant.since(at) >= SLEPT);
-        self.now = now;
-        if slept {
+        let slept = self.deadline().map_or(Duration::ZERO, |at| now.instant.since(at));
+        let before = std::mem::replace(&mut self.now, now).instant;
+        if slept >= SLEPT {
             self.on_moved();
+        }
+        if slept >= DIAL_LIMIT {
+            self.on_long_absence(before);
         }
     }
 

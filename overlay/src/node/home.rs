@@ -29,6 +29,8 @@ const SETTLED: Duration = Duration::from_secs(30);
 const FIRST_AUDITIONS: usize = 6;
 /// Later one is measured this often: a handshake in ten minutes.
 const AUDITION: Duration = Duration::from_secs(600);
+/// Super peers whose costs differ by less are equally good.
+const EQUAL: Duration = Duration::from_millis(10);
 /// A second home in another network may cost this much more.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 /// A super peer that did not answer has its turn again after this long.
@@ -181,12 +183,17 @@ impl Homes {
         standing.rtt?;
         self.audition = None;
         let settled = self.chosen.iter().all(|(_, home)| home.up && now.since(home.since) >= SETTLED);
-        let worst = self.chosen.keys().max_by_key(|node| (self.cost(node, now), **node)).copied()?;
+        let coarse = |node: &NodeId| self.cost(node, now).as_millis() / (2 * EQUAL.as_millis());
+        let worst = self.chosen.keys().max_by_key(|node| (coarse(node), place(&self.me, node))).copied()?;
         let current = self.standings.get(&worst).copied().unwrap_or_default();
         let crowded = self.crowds(&worst, |_| true);
         let would_crowd = self.crowds(&candidate, |other| *other != worst);
         let spreads = crowded && !would_crowd && standing.cost(now) < current.cost(now) + ELSEWHERE;
         let better = standing.beats(&current, now) && (crowded || !would_crowd);
+        // At first equals are sorted out, so that those who began with the same few super peers part.
+        let (near, far) = (standing.cost(now), current.cost(now));
+        let turn = place(&self.me, &candidate) < place(&self.me, &worst) && near < far + EQUAL;
+        let better = better || (self.auditions <= FIRST_AUDITIONS && turn && (crowded || !would_crowd));
         (settled && self.chosen.len() == HOMES && (spreads || better)).then(|| {
             self.chosen.remove(&worst);
             self.chosen.insert(candidate, Chosen { up: false, since: now });
@@ -204,7 +211,8 @@ impl Homes {
         let waiting = self.known.keys().filter(|node| !self.chosen.contains_key(node));
         let rank = |node: &&NodeId| {
             let measured = self.standings.get(node).is_some_and(|standing| standing.rtt.is_some());
-            (measured, self.cost(node, now), place(&self.me, node))
+            let cost = if measured { self.cost(node, now) } else { Duration::ZERO };
+            (measured, cost, place(&self.me, node))
         };
         self.audition = waiting.min_by_key(rank).copied();
         self.audition

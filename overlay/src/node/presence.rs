@@ -13,7 +13,7 @@ use crate::id::{NodeId, RecordKey};
 use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
 use crate::locator::is_public;
 use crate::nat::observers::{Observation, believed};
-use crate::peer::Peer;
+use crate::peer::{Dial, Peer};
 use crate::port::{Command, CommandId, Reply};
 use crate::record::{self, Record};
 use crate::timing::Instant;
@@ -383,6 +383,21 @@ impl Node {
                 self.on_paths_timeout(node);
             }
             self.on_dial_timeout(node);
+        }
+    }
+
+    /// We were away for so long that those whom we talked with until `then` may have given us up, and know nothing of our
+    /// sessions any more.
+    pub(super) fn on_long_absence(&mut self, then: Instant) {
+        let now = self.now.instant;
+        let talked =
+            self.peers.values().filter(|peer| peer.is_active(then) && !peer.is_home && peer.dial.is_none());
+        let talked: Vec<NodeId> = talked.map(Peer::id).collect();
+        for node in talked {
+            if let Some(peer) = self.peer(node) {
+                peer.dial = Some(Dial::new(now));
+                self.attempt(node);
+            }
         }
     }
 

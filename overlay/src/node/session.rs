@@ -387,6 +387,7 @@ impl Node {
         if let Some(path) = unasked {
             self.probe(node, path);
         }
+        self.begin_agreement(node);
         if relayed {
             self.search(node);
         }
@@ -481,6 +482,7 @@ impl Node {
             _ => {}
         }
         if active && path.is_some() && has_session {
+            self.begin_agreement(node);
             self.prepare_relays(node);
         }
     }
