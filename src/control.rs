@@ -47,6 +47,10 @@ pub enum News {
     Mapped(Option<Mapped>),
     /// The router has forgotten every mapping, the NAT's own ones too.
     RouterRestarted,
+    /// Datagrams leave another way than before, though our addresses may be the same.
+    Moved,
+    /// The machine has slept: deadlines may have passed unnoticed.
+    Awake,
     /// Say goodbye and end.
     Stop,
     /// As [`Self::Stop`], because something is gone that the node cannot do without.
@@ -236,7 +240,8 @@ impl<W: World> Control<W> {
             News::Reply(reply) => self.node.handle_reply(reply, now),
             News::Links(local) => self.node.handle_links(local, now),
             News::Mapped(mapped) => self.node.handle_mapping(mapped, now),
-            News::RouterRestarted => self.node.handle_router_restart(now),
+            News::Moved | News::RouterRestarted => self.node.handle_moved(now),
+            News::Awake => self.node.handle_timeout(now),
             News::Stop => self.request(Asked::Stop, Request::Stop),
             News::Lost(failure) => {
                 self.lost = Some(failure);

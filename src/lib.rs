@@ -27,6 +27,7 @@ pub mod portmap;
 pub mod question;
 pub mod report;
 mod seal;
+mod sleep;
 pub mod state;
 
 pub mod transport;

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
@@ -23,6 +23,49 @@ const TABLE_MAIN: u32 = 254;
 
 /// Addresses that nobody took are told again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// Changes of interfaces come in swarms.
+const SETTLE: Duration = Duration::from_millis(10);
+
+/// What is listened to.
+const GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
+
+/// What is different from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// The machine's addresses, which are these.
+    Addresses(&'a [IpAddr]),
+    /// The way that datagrams leave, from the same addresses.
+    Routes,
+}
+
+/// A default route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    is_v4: bool,
+    metric: u32,
+    device: String,
+    gateway: Option<IpAddr>,
+}
+
+/// What is news.
+fn news<'a>(
+    last: Option<&(Vec<IpAddr>, Vec<Way>)>,
+    (hosts, ways): &'a (Vec<IpAddr>, Vec<Way>),
+) -> Option<Change<'a>> {
+    match last {
+        Some((old, _)) if old != hosts => Some(Change::Addresses(hosts)),
+        None => Some(Change::Addresses(hosts)),
+        Some((_, old)) if old != ways => Some(Change::Routes),
+        Some(_) => None,
+    }
+}
 
 /// A conversation with the kernel; its socket is served by a task of the runtime it was opened on.
 #[derive(Clone, Debug)]
@@ -119,25 +162,23 @@ impl Netlink {
         self.handle.link().set(up).execute().await.map_err(other)
     }
 
-    /// Tell the machine's addresses (as [`Self::host_addresses`] does) now and whenever they change, for as long as the
-    /// runtime lives. Where `changed` says `false` they are told again.
+    /// Tell the machine's addresses (as [`Self::host_addresses`] does) now and whenever they change, and that its default
+    /// routes did, for as long as the runtime lives. Where `changed` says `false` it is told again.
     ///
     /// # Errors
     /// The socket can't be made.
     pub fn watch(
         self,
         except: String,
-        mut changed: impl FnMut(&[IpAddr]) -> bool + Send + 'static,
+        mut changed: impl FnMut(Change<'_>) -> bool + Send + 'static,
     ) -> io::Result<()> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
         tokio::spawn(connection);
         tokio::spawn(async move {
-            let mut last = None;
+            let mut last: Option<(Vec<IpAddr>, Vec<Way>)> = None;
             loop {
-                match self.host_addresses(&except).await {
-                    Ok(hosts) if last.as_ref() == Some(&hosts) => {}
-                    Ok(hosts) if changed(&hosts) => last = Some(hosts),
+                match self.outlook(&except).await {
+                    Ok(seen) if news(last.as_ref(), &seen).is_none_or(&mut changed) => last = Some(seen),
                     Ok(_) => {
                         tokio::time::sleep(TELL_AGAIN).await;
                         continue;
@@ -147,9 +188,43 @@ impl Netlink {
                 if messages.next().await.is_none() {
                     break;
                 }
+                // An interface that comes up says so in several messages.
+                tokio::time::sleep(SETTLE).await;
+                while let Some(Some(_)) = messages.next().now_or_never() {}
             }
         });
         Ok(())
+    }
+
+    /// Where this machine is: its addresses, and its ways out.
+    async fn outlook(&self, except: &str) -> io::Result<(Vec<IpAddr>, Vec<Way>)> {
+        let mut hosts = self.host_addresses(except).await?;
+        hosts.sort_unstable();
+        Ok((hosts, self.ways_out(except).await?))
+    }
+
+    /// Default routes, except through the device called `except` and those of other networks of ours.
+    async fn ways_out(&self, except: &str) -> io::Result<Vec<Way>> {
+        let names = self.names().await?;
+        let mut ways = Vec::new();
+        for message in [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ] {
+            let mut answers = self.handle.route().get(message).execute();
+            while let Some(route) = answers.try_next().await.map_err(other)? {
+                let default = unicast(&route, &names).filter(|(to, _)| to.prefix() == 0);
+                let foreign = |name: &String| name != except && !name.starts_with("frejus");
+                ways.extend(default.filter(|(_, name)| foreign(name)).map(|(to, name)| Way {
+                    is_v4: to.is_ipv4(),
+                    device: name,
+                    gateway: gateway(&route),
+                    metric: metric(&route),
+                }));
+            }
+        }
+        ways.sort_unstable();
+        Ok(ways)
     }
 
     async fn index(&self, device: &str) -> io::Result<u32> {
@@ -158,13 +233,14 @@ impl Netlink {
         link.map(|link| link.header.index).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    /// Interfaces that are up, loopback excepted, by index.
+    /// Interfaces that are up and have a carrier, loopback excepted, by index.
     async fn names(&self) -> io::Result<BTreeMap<u32, String>> {
         let mut names = BTreeMap::new();
         let mut links = self.handle.link().get().execute();
         while let Some(link) = links.try_next().await.map_err(other)? {
-            let usable =
-                link.header.flags.contains(LinkFlags::Up) && !link.header.flags.contains(LinkFlags::Loopback);
+            // Without a carrier an address is of no use, and when that comes back the network may be another one.
+            let usable = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp)
+                && !link.header.flags.contains(LinkFlags::Loopback);
             let name = link.attributes.iter().find_map(|attribute| match attribute {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
@@ -224,6 +300,22 @@ fn default_gateway(route: &RouteMessage) -> Option<(u32, Ipv4Addr)> {
     gateway.filter(|_| default && table(route) == TABLE_MAIN).map(|gateway| (metric.unwrap_or(0), gateway))
 }
 
+fn gateway(route: &RouteMessage) -> Option<IpAddr> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    })
+}
+
+fn metric(route: &RouteMessage) -> u32 {
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metric.unwrap_or(0)
+}
+
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let of = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
     of(|attribute| if let AddressAttribute::Local(ip) = attribute { Some(*ip) } else { None }).or_else(|| {
@@ -247,4 +339,25 @@ fn is_passing(message: &AddressMessage, ip: IpAddr) -> bool {
 pub fn with_port(addresses: &[IpAddr], v4: Option<u16>, v6: Option<u16>) -> Vec<SocketAddr> {
     let port = |ip: &IpAddr| if ip.is_ipv4() { v4 } else { v6 };
     addresses.iter().filter_map(|ip| Some(SocketAddr::new(*ip, port(ip)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(metric: u32, device: &str) -> Way {
+        Way { is_v4: true, metric, device: device.to_owned(), gateway: None }
+    }
+
+    #[test]
+    fn addresses_are_told_first_and_routes_only_when_those_stay() {
+        let hosts = vec![IpAddr::from([192, 0, 2, 1])];
+        let wire = (hosts.clone(), vec![way(100, "eth0")]);
+        assert_eq!(news(None, &wire), Some(Change::Addresses(&hosts)));
+        assert_eq!(news(Some(&wire), &wire), None);
+        let both = (hosts.clone(), vec![way(50, "wlan0"), way(100, "eth0")]);
+        assert_eq!(news(Some(&wire), &both), Some(Change::Routes));
+        let none = (Vec::new(), Vec::new());
+        assert_eq!(news(Some(&wire), &none), Some(Change::Addresses(&[])));
+    }
 }

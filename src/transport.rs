@@ -125,7 +125,7 @@ impl Keyed {
         let ring = self.ring.load();
         let Some(held) = ring.opening(receiver, self.clock.latest()) else { return Opened::Rejected };
         let opened = held.keys.open(datagram);
-        if opened != Opened::Rejected && held.keys.is_first() {
+        if !matches!(opened, Opened::Rejected | Opened::Duplicate) && held.keys.is_first() {
             let changes = self.changes();
             self.change(&changes, |ring| ring.confirm(receiver));
         }

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
@@ -384,6 +385,9 @@ impl Link {
                 Opened::Packet(packet.len())
             }
             TunnResult::Done => Opened::Keepalive,
+            TunnResult::Err(WireGuardError::DuplicateCounter | WireGuardError::InvalidCounter) => {
+                return Opened::Duplicate;
+            }
             TunnResult::WriteToNetwork(_) | TunnResult::Err(_) => return Opened::Rejected,
         };
         self.confirm(index);

@@ -61,7 +61,6 @@ fn status(state: State) -> Status {
         },
         nat: Nat { class: NatClass::Open, port_mapping: None, mapped: None },
         nat_classes: Default::default(),
-        nat: Nat { class: NatClass::Open, port_mapping: None, mapped: None },
         super_peers: Vec::new(),
         directory: Directory {
             mode: DirectoryMode::Server,

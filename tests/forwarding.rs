@@ -190,6 +190,7 @@ impl Node {
             index,
             tunnel,
             path,
+            also: None,
             mtu: Mtu { bytes: u16::MAX, is_known: true },
             address4,
             address6,

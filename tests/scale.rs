@@ -183,6 +183,7 @@ fn slots(town: &Town, clock: &Clock, peers: u32) -> Vec<Slot> {
         index: n,
         tunnel: Arc::clone(&tunnel),
         path: None,
+        also: None,
         address4: town::virtual4(n + 1),
         address6: town::id(n + 1).address6(&town.network.id),
         mtu: Mtu::UNKNOWN,

@@ -40,6 +40,7 @@ fn table(peers: u16) -> Table {
         index: number.into(),
         tunnel: Arc::clone(&tunnel),
         path: Some(Locator::Direct(Endpoint::main(([203, 0, 113, 1], 51860).into()))),
+        also: None,
         mtu: Mtu::UNKNOWN,
         address4: peer(number),
         address6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, number),

@@ -51,7 +51,9 @@ pub struct Slot {
     pub tunnel: SharedTunnel,
     /// The path in use; `None` while there is no session.
     pub path: Option<Locator>,
-    /// What that path takes.
+    /// A second path that carries the same while the first is in doubt.
+    pub also: Option<Locator>,
+    /// What the path takes; both of them, if there are two.
     pub mtu: Mtu,
     /// Its addresses: the only sources it may use.
     pub address4: Ipv4Addr,

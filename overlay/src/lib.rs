@@ -57,10 +57,12 @@ pub mod paths;
 mod peer;
 pub mod port;
 pub mod punch;
+pub mod ranking;
 pub mod record;
 pub mod relay;
 pub mod resolver;
 pub mod score;
+mod standby;
 pub mod stun;
 #[cfg(test)]
 mod testing;

@@ -24,6 +24,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use rand_chacha::ChaCha20Rng;
@@ -33,6 +34,7 @@ use crate::backlog::Backlog;
 use crate::document::{Genesis, Invalid, Member, Network, Roles, Signed, Verified};
 use crate::forward::{Exception, SlotId, Table};
 use crate::id::{NodeId, Subject, TunnelKey};
+use crate::limits::DIAL_LIMIT;
 use crate::locator::{Endpoint, Locator};
 use crate::login::LoginServer;
 use crate::mapping::Mapped;
@@ -58,6 +60,10 @@ pub use io::*;
 
 /// Rounds of one timeout: a path dies, its peer dials, the dial asks the resolver; more is a defect.
 const ROUNDS: usize = 8;
+
+/// Whoever is called so much later than it wanted has slept with the whole machine, or was stopped: what was open may be
+/// closed, and where we are may be elsewhere.
+const SLEPT: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct Node {
@@ -206,7 +212,7 @@ impl Node {
                 self.issue_whereabouts();
                 self.presence.publish_soon(now.instant);
             }
-            self.on_links_changed();
+            self.on_moved();
             if !first {
                 self.survey_anew();
             }
@@ -221,10 +227,11 @@ impl Node {
         self.finish();
     }
 
-    /// The router says that it has forgotten everything: all mappings, those of the paths in use too.
-    pub fn handle_router_restart(&mut self, now: Now) {
+    /// Datagrams leave another way than before, as after a change of the default route, or the router has forgotten
+    /// everything: whatever stands between us and the others knows nothing of us any more.
+    pub fn handle_moved(&mut self, now: Now) {
         self.advance(now);
-        self.on_links_changed();
+        self.on_moved();
         self.finish();
     }
 
@@ -300,7 +307,14 @@ impl Node {
 
     fn advance(&mut self, now: Now) {
         debug_assert!(now.instant >= self.now.instant, "time never runs backwards");
-        self.now = now;
+        let slept = self.deadline().map_or(Duration::ZERO, |at| now.instant.since(at));
+        let before = std::mem::replace(&mut self.now, now).instant;
+        if slept >= SLEPT {
+            self.on_moved();
+        }
+        if slept >= DIAL_LIMIT {
+            self.on_long_absence(before);
+        }
     }
 
     /// Let consequences have consequences, then bring deadlines and the table up to date.
@@ -314,6 +328,9 @@ impl Node {
         }
         self.announce_ready();
         for node in std::mem::take(&mut self.touched) {
+            if self.peers.get_mut(&node).is_some_and(|peer| peer.is_news(self.now.instant)) {
+                self.unlisted.insert(node);
+            }
             self.rearm(node);
         }
         self.publish_table();
@@ -349,7 +366,7 @@ impl Node {
 
     fn list(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        self.table.set(peer.as_slot(&self.network.id));
+        self.table.set(peer.as_slot(&self.network.id, self.now.instant));
         self.table_stale = true;
         let remote = peer.direct_remote();
         let old = std::mem::replace(&mut peer.listed, remote);

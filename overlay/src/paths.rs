@@ -5,14 +5,21 @@
 //! (that is [`crate::path_mtu`]; only the path in use is measured).
 //!
 //! A path in use is probed every 400 ms while data flows, and every [`KEEPALIVE`] while it is merely kept.
-//! An unanswered probe is repeated quickly; a path that answers none of them for [`DEAD_AFTER`] is dead. The
-//! sum of both stays well below the two seconds within which traffic must be back on the relay.
+//! An unanswered probe is repeated quickly. One that is unanswered for longer than it should be puts the path in doubt:
+//! until an answer comes, data goes a second way as well ([`Paths::also`]). A path that answers none of them for
+//! [`DEAD_AFTER`] is dead. The sum stays well below the two seconds within which traffic must be back on the relay.
+//!
+//! A change of an address of ours, or of the peer's, is no reason to believe that a path is dead, nor that it lives: it is
+//! distrusted until it answers what was asked afterwards. Relays that are not in use are asked now and then while
+//! data flows, so that there is always one to fall back on. A direct path that dies again and again is not taken back at
+//! once.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::KEEPALIVE;
-use crate::locator::Locator;
+use crate::locator::{Endpoint, Locator};
 use crate::node::Method;
 use crate::path_mtu::{Mtu, PathMtu};
 use crate::score::{Score, Tier};
@@ -25,12 +32,24 @@ const PROBE_DOUBT: Duration = Duration::from_millis(200);
 /// A path is dead when its oldest unanswered probe is this old: with [`PROBE_ACTIVE`] at most 1.4 s after the
 /// cut, five probes lost; what is left of two seconds is for machines that are busy.
 const DEAD_AFTER: Duration = Duration::from_millis(1000);
+/// Interval of probes on relays that are not in use, while data flows over another relay.
+const PROBE_STANDBY: Duration = Duration::from_secs(5);
+/// After so many deaths of direct paths in use within [`REMEMBER`], the next is taken this long after the last death at the
+/// soonest: a path that comes and goes all the time costs less than a switch a minute in the long run.
+const HOLD: [Duration; 4] =
+    [Duration::ZERO, Duration::ZERO, Duration::from_secs(58), Duration::from_secs(180)];
+/// Deaths are remembered this long.
+const REMEMBER: Duration = Duration::from_secs(600);
+/// A peer that speaks from another place than the path in use, this long at most before that is in doubt, has moved there.
+const FOLLOWED: Duration = Duration::from_secs(1);
 /// Round trip assumed before the first answer.
 const RTT_GUESS: Duration = Duration::from_millis(150);
 /// What a path without an answer counts for in the choice: a guess beats nothing that was measured.
 const UNMEASURED: Duration = Duration::from_secs(10);
-/// Paths kept per peer: two relays, and a direct one per address family and side.
-const MAX_PATHS: usize = 6;
+/// Relays of one peer that are kept ready: the homes of both sides, mostly.
+pub const RELAYS: usize = 3;
+/// Paths kept per peer: its relays, and a direct one per address family and side, with one to spare.
+const MAX_PATHS: usize = RELAYS + 5;
 /// Probes remembered per path: enough for [`DEAD_AFTER`] at [`PROBE_DOUBT`].
 const MAX_OUTSTANDING: usize = 8;
 /// Weight of a new round trip (RFC 6298, section 2) and of one probe's loss.
@@ -52,6 +71,14 @@ pub struct Path {
     outstanding: VecDeque<(u64, Instant)>,
     /// When the oldest probe was sent that no later answer made up for.
     unanswered: Option<Instant>,
+    /// It may be needed at any moment, and is to be asked at once.
+    is_wanted: bool,
+    /// Whether it is known that the path has come into doubt.
+    is_doubted: bool,
+    /// An end of it has moved, and no probe was answered that left later.
+    distrusted: Option<Instant>,
+    /// When the peer last came this way of its own accord.
+    came: Option<Instant>,
     next_probe: Instant,
     last_ack: Instant,
     mtu: PathMtu,
@@ -67,6 +94,10 @@ impl Path {
             loss: 0.0,
             outstanding: VecDeque::new(),
             unanswered: None,
+            is_wanted: false,
+            is_doubted: false,
+            distrusted: None,
+            came: None,
             next_probe: now,
             last_ack: now,
             mtu: PathMtu::new(locator, device_mtu),
@@ -99,21 +130,37 @@ impl Path {
         self.unanswered.is_some_and(|since| now.since(since) >= DEAD_AFTER.max(self.expected() * 4))
     }
 
-    fn in_doubt(&self, now: Instant) -> bool {
-        self.unanswered.is_some_and(|since| now.since(since) >= PROBE_DOUBT.max(self.expected() * 2))
+    fn doubt_at(&self) -> Option<Instant> {
+        self.unanswered.map(|since| since + PROBE_DOUBT.max(self.expected() * 2))
     }
 
-    fn score(&self, now: Instant) -> Score {
-        let tier = if self.is_dead(now) {
-            Tier::Dead
-        } else if !self.locator.is_direct() {
-            Tier::Relay
-        } else if self.in_doubt(now) {
-            Tier::DirectInDoubt
-        } else {
-            Tier::Direct
+    fn in_doubt(&self, now: Instant) -> bool {
+        self.distrusted.is_some() || self.doubt_at().is_some_and(|at| at <= now)
+    }
+
+    fn score(&self, is_held: bool, now: Instant) -> Score {
+        let tier = match (self.is_dead(now), self.locator.is_direct()) {
+            (true, _) => Tier::Dead,
+            (_, false) if self.distrusted.is_some() => Tier::RelayInDoubt,
+            (_, false) => Tier::Relay,
+            (_, true) if is_held => Tier::Unsteady,
+            (_, true) if self.in_doubt(now) => Tier::DirectInDoubt,
+            (_, true) => Tier::Direct,
         };
         Score { tier, rtt: self.rtt.unwrap_or(UNMEASURED) }
+    }
+
+    /// Whether the peer, or its answers, came here since `current` is in doubt: to be better otherwise is no reason to
+    /// leave a path for one lost probe.
+    fn follows(&self, current: &Self) -> bool {
+        let answered = current.distrusted.is_some_and(|since| self.last_ack >= since && self.rtt.is_some());
+        let came = current.unanswered.zip(self.came).is_some_and(|(since, came)| came + FOLLOWED >= since);
+        answered || came
+    }
+
+    fn distrust(&mut self, now: Instant) {
+        self.distrusted = Some(now);
+        self.next_probe = now;
     }
 
     fn sent(&mut self, token: u64, now: Instant) {
@@ -122,6 +169,7 @@ impl Path {
         }
         self.outstanding.push_back((token, now));
         self.unanswered.get_or_insert(now);
+        self.is_wanted = false;
         self.next_probe = now + PROBE_DOUBT.max(self.expected() + self.expected() / 2);
     }
 
@@ -134,6 +182,10 @@ impl Path {
         let (_, sent) = self.outstanding.drain(..=at).next_back()?;
         self.loss -= self.loss * ALPHA;
         self.unanswered = self.outstanding.front().map(|(_, sent)| *sent);
+        self.is_doubted = false;
+        if self.distrusted.is_some_and(|since| since <= sent) {
+            self.distrusted = None;
+        }
         self.mtu.heard(sent);
         let rtt = now.since(sent);
         // A shorter one is believed sooner: what holds a probe up is a busy machine more often than a longer way, and one
@@ -153,6 +205,8 @@ pub enum Due {
     Probe(Locator),
     /// Send a probe there that makes an inner packet of so many bytes, and say so with [`Paths::measuring`].
     Measure(Locator, u16),
+    /// This path, which is in use, has come into doubt.
+    Doubted(Locator),
     /// This path is gone.
     Died(Locator),
 }
@@ -163,13 +217,17 @@ pub struct Paths {
     paths: Vec<Path>,
     selected: Option<Locator>,
     device_mtu: u16,
+    /// When direct paths in use died, though nobody moved.
+    deaths: VecDeque<Instant>,
+    /// Direct paths are not taken before.
+    held: Option<Instant>,
 }
 
 impl Paths {
     /// None yet. `device_mtu` is the TUN device's, in bytes: no path needs to take more.
     #[must_use]
     pub const fn new(device_mtu: u16) -> Self {
-        Self { paths: Vec::new(), selected: None, device_mtu }
+        Self { paths: Vec::new(), selected: None, device_mtu, deaths: VecDeque::new(), held: None }
     }
 
     /// The path in use.
@@ -192,13 +250,14 @@ impl Paths {
     /// An authentic handshake, or the answer to a first probe, came this way.
     pub fn confirm(&mut self, locator: Locator, method: Method, now: Instant) {
         if let Some(path) = self.find_mut(locator) {
-            path.unanswered = None;
+            (path.unanswered, path.distrusted, path.is_doubted) = (None, None, false);
             path.last_ack = now;
             return;
         }
         if self.paths.len() == MAX_PATHS {
             let worst = self.paths.iter().enumerate().filter(|(_, path)| Some(path.locator) != self.selected);
-            let worst = worst.min_by_key(|(_, path)| (path.score(now).tier, path.last_ack)).map(|(at, _)| at);
+            let worst =
+                worst.min_by_key(|(_, path)| (path.score(false, now).tier, path.last_ack)).map(|(at, _)| at);
             self.paths.remove(worst.expect("at most one of several is selected"));
         }
         self.paths.push(Path::new(locator, method, self.device_mtu, now));
@@ -255,15 +314,69 @@ impl Paths {
         self.selected = None;
     }
 
+    /// A path that carries the same data as the one in use, as long as that is in doubt.
+    #[must_use]
+    pub fn also(&self, now: Instant) -> Option<&Path> {
+        let current = self.selected().filter(|path| path.in_doubt(now))?;
+        let others = self.paths.iter().filter(|path| path.locator != current.locator && !path.is_dead(now));
+        others.max_by_key(|path| {
+            let score = path.score(false, now);
+            (!path.in_doubt(now), path.follows(current), score.tier, Reverse(score.rtt))
+        })
+    }
+
+    /// We have moved: no path is trusted until it answers.
+    pub fn distrust(&mut self, now: Instant) {
+        self.paths.iter_mut().for_each(|path| path.distrust(now));
+    }
+
+    /// The peer has moved, and says so this way: no other way straight to it is trusted until it answers.
+    pub fn distrust_others(&mut self, way: Locator, now: Instant) {
+        let others = self.paths.iter_mut().filter(|path| path.locator != way && path.locator.is_direct());
+        others.for_each(|path| path.distrust(now));
+    }
+
+    /// The tunnel with a relay is gone: no path through it is trusted until it answers.
+    pub fn distrust_relay(&mut self, relay: Endpoint, now: Instant) {
+        let through = self.paths.iter_mut().filter(|path| !path.locator.is_direct());
+        through.filter(|path| path.locator.endpoint() == relay).for_each(|path| path.distrust(now));
+    }
+
+    /// Since when it is known that an end of the path has moved, as long as it has not answered what was asked since.
+    #[must_use]
+    pub fn distrusted(&self, locator: Locator) -> Option<Instant> {
+        self.find(locator)?.distrusted
+    }
+
+    /// Relays that lead to the peer.
+    pub fn relays(&self) -> impl Iterator<Item = Locator> + '_ {
+        self.paths.iter().map(|path| path.locator).filter(|way| !way.is_direct())
+    }
+
+    /// The peer came this way of its own accord.
+    pub fn came(&mut self, locator: Locator, now: Instant) {
+        if let Some(path) = self.find_mut(locator) {
+            path.came = Some(now);
+        }
+    }
+
     /// Choose again; the new choice if it changed.
     pub fn select(&mut self, now: Instant) -> Option<Locator> {
-        let best = self.paths.iter().filter(|path| path.score(now).tier > Tier::Dead).max_by(|a, b| {
-            let (a, b) = (a.score(now), b.score(now));
+        let is_held = self.held.is_some_and(|until| until > now);
+        let score = |path: &Path| path.score(is_held, now);
+        let current = self.selected();
+        let may_follow = |path: &&Path| {
+            let unsure = current.filter(|current| score(current).tier == Tier::DirectInDoubt);
+            let is_current = current.is_some_and(|current| current.locator == path.locator);
+            score(path).tier > Tier::Dead
+                && unsure.is_none_or(|unsure| is_current || !path.locator.is_direct() || path.follows(unsure))
+        };
+        let best = self.paths.iter().filter(may_follow).max_by(|a, b| {
+            let (a, b) = (score(a), score(b));
             a.tier.cmp(&b.tier).then(b.rtt.cmp(&a.rtt))
         })?;
-        let stay = self.selected().is_some_and(|current| {
-            current.locator == best.locator || !best.score(now).beats(current.score(now))
-        });
+        let stay = current
+            .is_some_and(|current| current.locator == best.locator || !score(best).beats(score(current)));
         if stay {
             return None;
         }
@@ -280,6 +393,10 @@ impl Paths {
     /// is to be kept open though nothing flows.
     pub fn handle_timeout(&mut self, active: bool, keep: bool, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
+        if self.held.is_some_and(|until| until <= now) {
+            self.held = None;
+        }
+        self.doubt(&mut due, now);
         for path in &mut self.paths {
             if path.is_dead(now) {
                 due.push(Due::Died(path.locator));
@@ -295,10 +412,41 @@ impl Paths {
         }
         for what in &due {
             if let Due::Died(locator) = what {
-                self.remove(*locator);
+                self.bury(*locator, now);
             }
         }
         due
+    }
+
+    /// The path in use may have come into doubt. Then the one that shall help out is asked at once whether it lives.
+    fn doubt(&mut self, due: &mut Vec<Due>, now: Instant) {
+        let fresh = |path: &&Path| !path.is_doubted && path.in_doubt(now) && !path.is_dead(now);
+        let Some(locator) = self.selected().filter(fresh).map(|path| path.locator) else { return };
+        due.push(Due::Doubted(locator));
+        if let Some(path) = self.find_mut(locator) {
+            path.is_doubted = true;
+        }
+        let also = self.also(now).filter(|path| path.unanswered.is_none()).map(|path| path.locator);
+        if let Some(also) = also.and_then(|also| self.find_mut(also)) {
+            also.next_probe = now;
+            also.is_wanted = true;
+        }
+    }
+
+    /// Forget a path that died, and remember that it did.
+    fn bury(&mut self, locator: Locator, now: Instant) {
+        let in_use = self.selected().filter(|path| path.locator == locator && locator.is_direct());
+        if in_use.is_some_and(|path| path.distrusted.is_none()) {
+            while self.deaths.front().is_some_and(|at| now.since(*at) >= REMEMBER)
+                || self.deaths.len() == HOLD.len() - 1
+            {
+                self.deaths.pop_front();
+            }
+            self.deaths.push_back(now);
+            let hold = HOLD[self.deaths.len()];
+            self.held = (!hold.is_zero()).then(|| now + hold);
+        }
+        self.remove(locator);
     }
 
     /// When [`Self::handle_timeout`] has something to do next.
@@ -307,16 +455,21 @@ impl Paths {
         let death = |path: &Path| path.unanswered.map(|since| since + DEAD_AFTER.max(path.expected() * 4));
         let probe = |path: &Path| Self::probe_at(path, self.selected, active, keep);
         let measure = self.selected().and_then(|path| path.mtu.poll_timeout(active));
-        self.paths.iter().flat_map(|path| [death(path), probe(path)]).chain([measure]).flatten().min()
+        let doubt = self.selected().filter(|path| !path.is_doubted).and_then(Path::doubt_at);
+        let paths = self.paths.iter().flat_map(|path| [death(path), probe(path)]);
+        paths.chain([measure, doubt, self.held]).flatten().min()
     }
 
     fn probe_at(path: &Path, selected: Option<Locator>, active: bool, keep: bool) -> Option<Instant> {
         let in_use = Some(path.locator) == selected;
-        if path.unanswered.is_some() {
+        let is_asked = path.unanswered.is_some() || path.is_wanted || path.distrusted.is_some();
+        if is_asked || active && in_use {
             return Some(path.next_probe);
         }
-        if active && in_use {
-            return Some(path.next_probe);
+        if active && !path.locator.is_direct() {
+            let other_relay = selected.is_some_and(|selected| !selected.is_direct());
+            let pause = if other_relay { PROBE_STANDBY } else { KEEPALIVE };
+            return Some(path.next_probe.max(path.last_ack + pause));
         }
         let kept = keep && (in_use || path.locator.is_direct());
         kept.then(|| path.next_probe.max(path.last_ack + KEEPALIVE))

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::agreement::exchange::Agreement;
 use crate::backlog::Backlog;
@@ -19,9 +20,13 @@ use crate::node::RequestId;
 use crate::path_mtu::Mtu;
 use crate::paths::{Path, Paths};
 use crate::punch::Punch;
+use crate::standby::Standby;
 use crate::timing::Instant;
 use crate::tunnel::{SharedTunnel, Tunnel};
 use crate::wire::part::Assembly;
+
+/// What a peer says of having moved is followed once in this time: it says so with every probe until one is answered.
+const MOVED_AGAIN: Duration = Duration::from_secs(1);
 
 /// Trying to get a session.
 #[derive(Clone, Debug)]
@@ -74,6 +79,10 @@ pub(crate) struct Peer {
     pub(crate) doubted: Option<Instant>,
     /// No session was made since then.
     pub(crate) is_doubted: bool,
+    /// When we moved last.
+    moved: Option<Instant>,
+    /// When the peer last said that it had.
+    peer_moved: Option<Instant>,
     tick: Instant,
     /// Counters as last seen: out, in.
     seen: (u64, u64),
@@ -81,8 +90,10 @@ pub(crate) struct Peer {
     used: Option<Instant>,
     /// Anything authentic came last.
     heard: Instant,
-    /// As forwarding knows it.
-    told_mtu: Mtu,
+    /// As forwarding knows them: what the path takes, and the second one.
+    told: (Mtu, Option<Locator>),
+    /// Relays that are being made ready for this peer.
+    pub(crate) standby: Standby,
     /// Control messages of which a part has come.
     pub(crate) assembly: Assembly,
     /// Where its path leads straight, as the node's index of such places has it.
@@ -124,11 +135,14 @@ impl Peer {
             asked_anew: now,
             doubted: None,
             is_doubted: false,
+            moved: None,
+            peer_moved: None,
             tick: now + TICK_IDLE,
             seen: (0, 0),
             used: None,
             heard: now,
-            told_mtu: Mtu::UNKNOWN,
+            told: (Mtu::UNKNOWN, None),
+            standby: Standby::default(),
             assembly: Assembly::default(),
             listed: None,
             wake: None,
@@ -172,6 +186,34 @@ impl Peer {
     /// Whether the path is kept open though nothing flows.
     pub(crate) fn is_kept(&self, now: Instant) -> bool {
         self.is_home || self.used.is_some_and(|used| now.since(used) < WARM)
+    }
+
+    /// Whether the path in use is straight, and there is no reason to look for another.
+    pub(crate) fn is_well_connected(&self, now: Instant) -> bool {
+        self.path().is_some_and(|path| path.is_direct()) && self.paths.also(now).is_none()
+    }
+
+    /// We have moved, and this way has not answered since.
+    pub(crate) fn has_moved_from(&self, way: Locator) -> bool {
+        self.moved.is_some_and(|moved| self.paths.distrusted(way).is_some_and(|since| since <= moved))
+    }
+
+    /// Our own address changed. The search for ways begins anew.
+    pub(crate) fn on_moved(&mut self, now: Instant) {
+        self.moved = Some(now);
+        self.paths.distrust(now);
+        self.standby.hurry();
+        if let Some(dial) = &mut self.dial {
+            (dial.next, dial.attempts) = (now, 0);
+        }
+    }
+
+    /// The peer's did.
+    pub(crate) fn on_peer_moved(&mut self, by: Locator, now: Instant) {
+        if self.peer_moved.is_none_or(|at| now.since(at) >= MOVED_AGAIN) {
+            self.peer_moved = Some(now);
+            self.paths.distrust_others(by, now);
+        }
     }
 
     /// Something authentic came.
@@ -230,25 +272,33 @@ impl Peer {
             .fold(self.tick, Instant::min)
     }
 
-    /// Of the path in use.
-    pub(crate) fn mtu(&self) -> Mtu {
-        self.paths.selected().map_or(Mtu::UNKNOWN, Path::mtu)
+    /// What the path in use takes, and a second one that is used as well as long as the first is in doubt. If that takes
+    /// less, packets are made for it, but nobody is told: it will be over in a second.
+    fn ways(&self, now: Instant) -> (Mtu, Option<Locator>) {
+        let mtu = self.paths.selected().map_or(Mtu::UNKNOWN, Path::mtu);
+        let Some(also) = self.paths.also(now) else { return (mtu, None) };
+        let fits = also.mtu().bytes >= mtu.bytes;
+        let mtu = Mtu { bytes: mtu.bytes.min(also.mtu().bytes), is_known: mtu.is_known && fits };
+        (mtu, Some(also.locator))
     }
 
-    /// Whether forwarding has yet to hear of the path's MTU.
-    pub(crate) fn remeasured(&mut self) -> bool {
-        let mtu = self.mtu();
-        std::mem::replace(&mut self.told_mtu, mtu) != mtu
+    /// Whether forwarding has yet to hear of what became of the paths, apart from which is in use.
+    pub(crate) fn is_news(&mut self, now: Instant) -> bool {
+        let ways = self.ways(now);
+        std::mem::replace(&mut self.told, ways) != ways
     }
 
     /// As forwarding sees it.
-    pub(crate) fn as_slot(&self, network: &NetworkId) -> Slot {
+    pub(crate) fn as_slot(&mut self, network: &NetworkId, now: Instant) -> Slot {
+        self.told = self.ways(now);
+        let (mtu, also) = self.told;
         Slot {
             id: self.slot,
             index: self.index,
             tunnel: Arc::clone(&self.tunnel),
             path: self.path(),
-            mtu: self.mtu(),
+            also,
+            mtu,
             address4: self.member.passport.address4,
             address6: self.id().address6(network),
             counters: Arc::clone(&self.counters),

@@ -10,9 +10,13 @@ use std::time::Duration;
 pub enum Tier {
     /// Did not answer what it should have answered long ago.
     Dead,
+    /// Through a relay, and an end of it has moved.
+    RelayInDoubt,
+    /// Straight, and answering, after it died several times within minutes.
+    Unsteady,
     /// Through a relay.
     Relay,
-    /// Straight, with a probe unanswered for longer than it should be.
+    /// Straight, with a probe unanswered for longer than it should be, or an end of it has moved.
     DirectInDoubt,
     /// Straight, and answering.
     Direct,

@@ -31,8 +31,11 @@ pub enum Opened {
     Partial(usize),
     /// Authentic and empty: a keepalive.
     Keepalive,
-    /// Not authentic, or replayed, or no session of that index.
+    /// Not authentic, or no session of that index.
     Rejected,
+    /// A message of this counter came already, or might have: it is too old to tell. Nothing says that this copy is
+    /// authentic.
+    Duplicate,
     /// Authentic data under WireGuard's keys, where transport keys are insisted on.
     Refused,
 }

@@ -53,8 +53,10 @@ reasons! {
     UnknownSession = "unknown_session",
     /// A handshake from somebody we do not know.
     UnknownPeer = "unknown_peer",
-    /// Forged, replayed or damaged.
+    /// Forged or damaged.
     NotAuthentic = "not_authentic",
+    /// Its counter came already: the second copy of what was sent two ways, or a replay.
+    Duplicate = "duplicate",
     /// The inner source is not an address of the sending peer.
     SpoofedSource = "spoofed_source",
     /// The inner destination is not an address of ours.

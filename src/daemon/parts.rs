@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use frejus_overlay::agreement::Cipher;
 use frejus_overlay::document::{Invalid, Roles};
 use frejus_overlay::forward::{Exception, Table};
@@ -26,10 +26,11 @@ use crate::control::{Control, Facts, News};
 use crate::directory::{self, Directory, DirectoryConfig, DirectoryError, DirectoryHandle};
 use crate::failure::{ExitCode, Failure};
 use crate::forward::{self, ForwardParts, Forwarding, Published};
-use crate::netlink::Netlink;
+use crate::netlink::{Change, Netlink};
 use crate::offload::{Offload, Offloads, kernel_release};
 use crate::options::{CipherChoice, DEFAULT_PORT, UpOptions};
 use crate::portmap::{PortMapper, Wish};
+use crate::sleep;
 use crate::state::{Saved, StateDir};
 use crate::transport::{self, Transport};
 use crate::tun::{self, Tun, TunError};
@@ -112,6 +113,7 @@ impl Parts {
         let links = links(&tun, &udp, runtime)?;
         let (relinked, links_changed) = watch::channel(());
         watch_links(&tun, &udp, news, relinked)?;
+        watch_sleep(news);
         let port_mapper = options.port_mapping.then(|| port_mapper(&saved, &tun, &udp, links_changed, news));
         let facts = Facts {
             network: saved.network.clone(),
@@ -395,9 +397,13 @@ fn watch_links(
 ) -> Result<(), Failure> {
     let netlink = Netlink::open().map_err(|error| no_netlink(&error))?;
     let (device, bound, news) = (tun.name().to_owned(), udp.local(), news.clone());
-    let changed = move |hosts: &[IpAddr]| {
+    let changed = move |change: Change<'_>| {
         relinked.send_replace(());
-        news.try_send(News::Links(reachable(&bound, hosts))).is_ok()
+        let told = match change {
+            Change::Addresses(hosts) => News::Links(reachable(&bound, hosts)),
+            Change::Routes => News::Moved,
+        };
+        news.try_send(told).is_ok()
     };
     netlink.watch(device, changed).map_err(|error| no_netlink(&error))
 }
@@ -413,6 +419,17 @@ fn port_mapper(
     let port = udp.local().iter().find(|at| at.is_ipv4()).and_then(|at| NonZeroU16::new(at.port()))?;
     let wish = Wish { port, device: tun.name().to_owned(), secret: saved.keys.node.to_bytes() };
     Some(PortMapper::start(wish, links, news.clone()))
+}
+
+/// Wake control when the machine does.
+fn watch_sleep(news: &Sender<News>) {
+    let news = news.clone();
+    // Where the queue is full control is awake anyway.
+    let awake = move || !matches!(news.try_send(News::Awake), Err(TrySendError::Disconnected(_)));
+    let watching = sleep::watch(awake);
+    if let Err(error) = watching {
+        tracing::debug!("the kernel will not say when the machine wakes up: {error}");
+    }
 }
 
 /// Of the machine's addresses those that a socket listens on, with its port.

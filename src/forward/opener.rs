@@ -316,6 +316,10 @@ impl Opener {
                     self.counters().count(Reason::NotAuthentic);
                     continue;
                 }
+                Opened::Duplicate => {
+                    self.counters().count(Reason::Duplicate);
+                    continue;
+                }
                 Opened::Refused => {
                     self.counters().count(Reason::WireguardKeys);
                     continue;
@@ -381,7 +385,7 @@ impl Opener {
                     announced.store(false, Ordering::Relaxed);
                 }
             }
-            Some(path) if path != from && self.told.is_news(slot, from, now) => {
+            Some(path) if path != from && slot.also != Some(from) && self.told.is_news(slot, from, now) => {
                 if self.control.tell(Exception::Strayed { slot: slot.id, from }) {
                     self.told.remember(slot, from, now);
                 }

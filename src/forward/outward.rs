@@ -71,6 +71,8 @@ struct Sealer {
     control: Control,
     scratch: Box<[u8]>,
     run: Run,
+    /// The run once more, as it goes on a second path.
+    copy: Box<[u8]>,
     teller: Teller,
     /// Identifies the fragments of one packet.
     fragmented: u32,
@@ -91,6 +93,7 @@ impl Outward {
             control,
             scratch: vec![0; MAX_PACKET].into(),
             run: Run::new(),
+            copy: vec![0; MAX_PAYLOAD].into(),
             teller: Teller::new(Arc::clone(&tun)),
             fragmented: std::process::id().rotate_left(16),
         };
@@ -367,20 +370,44 @@ impl Sealer {
         if datagrams == 0 {
             return;
         }
-        match self.exits.send(path.endpoint(), &self.run.arena[..len], stride, WhenFull::Wait) {
-            Ok(()) => {
-                self.counters().packets_out.fetch_add(datagrams as u64, Ordering::Relaxed);
-                if slot.counters.sent(inner) && !self.control.tell(Exception::Woken { slot: slot.id }) {
-                    slot.counters.awake.store(false, Ordering::Relaxed);
-                }
-            }
-            Err(unsent) => {
-                let left = (datagrams as u64).saturating_sub(unsent.datagrams);
-                self.counters().packets_out.fetch_add(left, Ordering::Relaxed);
-                self.counters().count_many(Reason::SendFailed, unsent.datagrams);
-            }
+        let sent = self.exits.send(path.endpoint(), &self.run.arena[..len], stride, WhenFull::Wait);
+        let mut unsent = sent.map_or_else(|unsent| unsent.datagrams, |()| 0);
+        if let Some(also) = slot.also {
+            unsent = unsent.min(self.repeat(path, also));
+        }
+        self.counters().packets_out.fetch_add((datagrams as u64).saturating_sub(unsent), Ordering::Relaxed);
+        self.counters().count_many(Reason::SendFailed, unsent);
+        if unsent == 0 && slot.counters.sent(inner) && !self.control.tell(Exception::Woken { slot: slot.id })
+        {
+            slot.counters.awake.store(false, Ordering::Relaxed);
         }
         self.run.clear();
+    }
+
+    /// Sends the same messages on a second path; how many of them did not leave. The receiver takes whichever copy comes
+    /// first.
+    fn repeat(&mut self, path: Locator, also: Locator) -> u64 {
+        let front = relay_header(path).map_or(0, |header| header.len());
+        let header = relay_header(also);
+        let header: &[u8] = header.as_ref().map_or(&[], |header| header);
+        let stride = self.run.stride - front + header.len();
+        let (mut unsent, mut at) = (0, 0);
+        for datagram in self.run.arena[..self.run.len].chunks(self.run.stride) {
+            let size = datagram.len() - front + header.len();
+            if size > self.copy.len() {
+                unsent += 1;
+                continue;
+            }
+            if at + size > self.copy.len() {
+                unsent += give(&self.exits, also, &self.copy[..at], stride);
+                at = 0;
+            }
+            let room = &mut self.copy[at..at + size];
+            room[..header.len()].copy_from_slice(header);
+            room[header.len()..].copy_from_slice(&datagram[front..]);
+            at += size;
+        }
+        unsent + give(&self.exits, also, &self.copy[..at], stride)
     }
 
     /// Control finds out who holds the destination; it gets the packets as the peer would.
@@ -408,6 +435,11 @@ fn seal(tunnel: &dyn Tunnel, checksum: Checksum, room: &mut [u8], len: usize) ->
         partial::complete(&mut room[HEADER..HEADER + len]).expect("only what can be completed is left");
     }
     tunnel.seal(room, len)
+}
+
+/// Sends a copy if the socket has room for it; how many of its datagrams did not leave.
+fn give(exits: &Exits, to: Locator, copy: &[u8], stride: usize) -> u64 {
+    exits.send(to.endpoint(), copy, stride, WhenFull::Drop).map_or_else(|unsent| unsent.datagrams, |()| 0)
 }
 
 /// What stands in front of every message on this path.

@@ -31,11 +31,6 @@ pub(crate) fn status() -> Status {
             mapped: Some("203.0.113.11:51860".parse().unwrap()),
         },
         nat_classes: [("open".to_owned(), 2), ("port-restricted".to_owned(), 31)].into(),
-        nat: Nat {
-            class: NatClass::PortRestricted,
-            port_mapping: Some(PortMapping::NatPmp),
-            mapped: Some("203.0.113.11:51860".parse().unwrap()),
-        },
         super_peers: vec![SuperPeer {
             name: "s".into(),
             id: "nodeid-s".into(),

@@ -97,7 +97,7 @@ impl Epoch {
         }
         let Some(len) = self.inward.key.open(marked, message) else { return Opened::Rejected };
         if !self.inward.window.lock().unwrap_or_else(PoisonError::into_inner).admit(counter) {
-            return Opened::Rejected;
+            return Opened::Duplicate;
         }
         if len == 0 {
             return Opened::Keepalive;

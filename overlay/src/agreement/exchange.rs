@@ -150,6 +150,11 @@ impl Agreement {
         true
     }
 
+    /// Whether packets wait for keys.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.patience.is_some()
+    }
+
     /// Whether keys were wanted in vain.
     pub(crate) const fn has_failed(&self) -> bool {
         self.failed

@@ -29,6 +29,7 @@ fn slot(n: u8, generation: u32, path: Option<Locator>) -> Slot {
         index: generation << SLOT_BITS | u32::from(n),
         tunnel: Arc::new(Mutex::new(NoTunnel)),
         path,
+        also: None,
         mtu: Mtu::UNKNOWN,
         address4,
         address6,

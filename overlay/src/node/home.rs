@@ -3,16 +3,17 @@
 //! Owns: which super peers are known, which are chosen, and what happens when one comes or goes. Every node has homes,
 //! a super peer too, as soon as it knows another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Event, Node, Output, Persist};
-use crate::document::{Contact, Network, Place, Roles, Verified};
+use crate::document::{CandidateKind, Contact, Network, Place, Roles, Verified};
 use crate::id::{NodeId, Subject};
 use crate::limits::{HOMES, KNOWN_SUPER_PEERS};
 use crate::locator::{Channel, Locator};
 use crate::peer::Peer;
 use crate::port::Command;
+use crate::ranking::{Load, Standing, neighbourhood, place};
 use crate::timing::{Instant, Now};
 use crate::wire::control::Message;
 
@@ -22,6 +23,18 @@ const REVIEW: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Channels at relays are renewed this often; they live five times as long.
 const RENEW_CHANNELS: Duration = Duration::from_secs(60);
+/// Homes are left for better ones once they have been up this long; and super peers are measured that often at first.
+const SETTLED: Duration = Duration::from_secs(30);
+/// Super peers measured soon after the start: with the two homes enough to find a near one among fifty.
+const FIRST_AUDITIONS: usize = 6;
+/// Later one is measured this often: a handshake in ten minutes.
+const AUDITION: Duration = Duration::from_secs(600);
+/// Super peers whose costs differ by less are equally good.
+const EQUAL: Duration = Duration::from_millis(10);
+/// A second home in another network may cost this much more.
+const ELSEWHERE: Duration = Duration::from_millis(100);
+/// A super peer that did not answer has its turn again after this long.
+const FORGIVE: Duration = Duration::from_secs(600);
 /// Homes are asked for other super peers this often.
 const ASK_FOR_OTHERS: Duration = Duration::from_secs(600);
 
@@ -35,7 +48,13 @@ struct Chosen {
 
 #[derive(Debug)]
 pub(super) struct Homes {
+    me: NodeId,
     known: BTreeMap<NodeId, Verified<Place>>,
+    standings: BTreeMap<NodeId, Standing>,
+    /// Who is being measured though it is no home.
+    audition: Option<NodeId>,
+    next_audition: Instant,
+    auditions: usize,
     chosen: BTreeMap<NodeId, Chosen>,
     /// When a super peer last lost its turn.
     tried: BTreeMap<NodeId, Instant>,
@@ -50,6 +69,11 @@ impl Homes {
         let checked = known.iter().filter_map(|contact| contact.verify_stale(network, now.unix).ok());
         let known = checked.filter(|place| place.passport.node != me && is_super_peer(place));
         Self {
+            me,
+            standings: BTreeMap::new(),
+            audition: None,
+            next_audition: now.instant + SETTLED,
+            auditions: 0,
             known: known.map(|place| (place.passport.node, place)).collect(),
             chosen: BTreeMap::new(),
             tried: BTreeMap::new(),
@@ -115,6 +139,85 @@ impl Homes {
         moved
     }
 
+    /// What was measured of a super peer, or what it says of itself.
+    pub(super) fn standing(&mut self, node: NodeId) -> Option<&mut Standing> {
+        self.known.contains_key(&node).then(|| self.standings.entry(node).or_default())
+    }
+
+    /// How busy a super peer said it was; not at all if it never did.
+    pub(super) fn load(&self, node: &NodeId) -> Load {
+        self.standings.get(node).map(|standing| standing.load).unwrap_or_default()
+    }
+
+    fn cost(&self, node: &NodeId, now: Instant) -> Duration {
+        self.standings.get(node).copied().unwrap_or_default().cost(now)
+    }
+
+    /// Whether a network that may fail as a whole holds `node` and another home.
+    fn crowds(&self, node: &NodeId, others: impl Fn(&NodeId) -> bool) -> bool {
+        let near = |node: &NodeId| {
+            let places = self.known.get(node).map(|place| place.whereabouts.candidates.iter());
+            let hosts = places.into_iter().flatten().filter(|at| at.kind == CandidateKind::Host);
+            hosts.map(|at| neighbourhood(at.at.ip())).collect::<BTreeSet<_>>()
+        };
+        let own = near(node);
+        let others = self.chosen.keys().filter(|other| *other != node && others(other));
+        others.into_iter().any(|other| !own.is_disjoint(&near(other)))
+    }
+
+    /// The best of those that are not chosen; those that lost their turn lately come last.
+    fn best_waiting(&self, now: Instant) -> Option<NodeId> {
+        let waiting = self.known.keys().filter(|node| !self.chosen.contains_key(node));
+        let rank = |node: &&NodeId| {
+            let tried = self.tried.get(node).filter(|at| now.since(**at) < FORGIVE);
+            (tried, self.crowds(node, |_| true), self.cost(node, now), place(&self.me, node))
+        };
+        waiting.min_by_key(rank).copied()
+    }
+
+    /// A home gives way to one that was measured and is much better, or to one that is elsewhere while it is where the other
+    /// home is. Who it is.
+    fn improve(&mut self, now: Instant) -> Option<NodeId> {
+        let candidate = self.audition.filter(|node| !self.chosen.contains_key(node))?;
+        let standing = *self.standings.get(&candidate)?;
+        standing.rtt?;
+        self.audition = None;
+        let settled = self.chosen.iter().all(|(_, home)| home.up && now.since(home.since) >= SETTLED);
+        let coarse = |node: &NodeId| self.cost(node, now).as_millis() / (2 * EQUAL.as_millis());
+        let worst = self.chosen.keys().max_by_key(|node| (coarse(node), place(&self.me, node))).copied()?;
+        let current = self.standings.get(&worst).copied().unwrap_or_default();
+        let crowded = self.crowds(&worst, |_| true);
+        let would_crowd = self.crowds(&candidate, |other| *other != worst);
+        let spreads = crowded && !would_crowd && standing.cost(now) < current.cost(now) + ELSEWHERE;
+        let better = standing.beats(&current, now) && (crowded || !would_crowd);
+        // At first equals are sorted out, so that those who began with the same few super peers part.
+        let (near, far) = (standing.cost(now), current.cost(now));
+        let turn = place(&self.me, &candidate) < place(&self.me, &worst) && near < far + EQUAL;
+        let better = better || (self.auditions <= FIRST_AUDITIONS && turn && (crowded || !would_crowd));
+        (settled && self.chosen.len() == HOMES && (spreads || better)).then(|| {
+            self.chosen.remove(&worst);
+            self.chosen.insert(candidate, Chosen { up: false, since: now });
+            candidate
+        })
+    }
+
+    /// Whom to measure next, if it is time: a few soon after the start, then one now and then.
+    fn next_audition(&mut self, now: Instant) -> Option<NodeId> {
+        if now < self.next_audition || self.up() < HOMES || self.known.len() <= HOMES {
+            return None;
+        }
+        self.auditions += 1;
+        self.next_audition = now + if self.auditions < FIRST_AUDITIONS { SETTLED } else { AUDITION };
+        let waiting = self.known.keys().filter(|node| !self.chosen.contains_key(node));
+        let rank = |node: &&NodeId| {
+            let measured = self.standings.get(node).is_some_and(|standing| standing.rtt.is_some());
+            let cost = if measured { self.cost(node, now) } else { Duration::ZERO };
+            (measured, cost, place(&self.me, node))
+        };
+        self.audition = waiting.min_by_key(rank).copied();
+        self.audition
+    }
+
     /// Drop those that were silent for too long if others wait for a turn; fill the places.
     fn choose(&mut self, now: Instant) -> Vec<NodeId> {
         let tired = |home: &Chosen| !home.up && now.since(home.since) >= PATIENCE;
@@ -126,8 +229,7 @@ impl Homes {
         }
         let mut fresh = Vec::new();
         while self.chosen.len() < HOMES {
-            let waiting = self.known.keys().filter(|node| !self.chosen.contains_key(node));
-            let Some(node) = waiting.min_by_key(|node| self.tried.get(node)).copied() else { break };
+            let Some(node) = self.best_waiting(now) else { break };
             self.chosen.insert(node, Chosen { up: false, since: now });
             fresh.push(node);
         }
@@ -136,8 +238,12 @@ impl Homes {
 
     fn set_up(&mut self, node: NodeId, up: bool, now: Instant) -> bool {
         let Some(home) = self.chosen.get_mut(&node).filter(|home| home.up != up) else { return false };
+        let fell = home.up && !up;
         *home = Chosen { up, since: now };
         self.was_up |= up;
+        if fell && let Some(standing) = self.standing(node) {
+            standing.failed(now);
+        }
         true
     }
 }
@@ -152,7 +258,9 @@ impl Node {
         if self.homes.review <= now {
             self.homes.review = now + REVIEW;
             let dropped: Vec<NodeId> = self.peers.values().filter(|p| p.is_home).map(Peer::id).collect();
-            let fresh = self.homes.choose(now);
+            self.measure_super_peers();
+            let mut fresh: Vec<NodeId> = self.homes.improve(now).into_iter().collect();
+            fresh.extend(self.homes.choose(now));
             for node in &fresh {
                 self.connect(*node);
             }
@@ -190,6 +298,33 @@ impl Node {
         }
     }
 
+    /// Note the round trips to super peers that we have a tunnel with, and get one with somebody else's if it is time.
+    fn measure_super_peers(&mut self) {
+        let now = self.now.instant;
+        let measured: Vec<(NodeId, Duration)> = self
+            .peers
+            .values()
+            .filter(|peer| peer.is_super_peer() && peer.has_session())
+            .filter_map(|peer| Some((peer.id(), peer.paths.selected()?.rtt()?)))
+            .collect();
+        for (node, rtt) in measured {
+            if let Some(standing) = self.homes.standing(node) {
+                standing.rtt = Some(rtt);
+            }
+        }
+        if let Some(node) = self.homes.next_audition(now) {
+            self.connect(node);
+            self.send(node, &Message::SuperPeers);
+        }
+    }
+
+    /// A super peer says how busy it is.
+    pub(super) fn on_load(&mut self, from: NodeId, load: Load) {
+        if let Some(standing) = self.homes.standing(from) {
+            standing.load = load;
+        }
+    }
+
     /// A new home with which a session stands already, for another reason: it is up, and its path is kept from here on.
     fn adopt(&mut self, node: NodeId) {
         if self.peers.get(&node).is_some_and(|peer| peer.path().is_some() && peer.has_session()) {
@@ -210,8 +345,11 @@ impl Node {
     /// A session with somebody stands for the first time, or again.
     pub(super) fn on_session(&mut self, node: NodeId) {
         if !self.homes.set_up(node, true, self.now.instant) {
-            if self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER)) {
+            if self.peers.get(&node).is_some_and(Peer::is_super_peer) {
                 self.redial_through(node);
+                if self.homes.audition == Some(node) {
+                    self.send(node, &Message::SuperPeers);
+                }
             }
             return;
         }

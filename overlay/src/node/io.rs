@@ -315,8 +315,6 @@ pub struct Netcheck {
     pub servers: Vec<ServerView>,
     /// Where super peers are heard by a connection, instead of UDP.
     pub by_stream: Vec<SocketAddr>,
-    /// The port that our router opened for us, if it did.
-    pub mapped: Option<Mapped>,
 }
 
 /// A super peer that was asked.

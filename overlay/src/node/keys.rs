@@ -8,14 +8,18 @@ use crate::agreement::exchange::{Due, Reply};
 use crate::agreement::{Answer, Binding, Offer, Party};
 use crate::id::NodeId;
 use crate::locator::Locator;
-use crate::peer::Peer;
+use crate::peer::{Dial, Peer};
 use crate::verdict::Drop;
 
 impl Node {
-    /// A session stands: offer, if it is ours to.
+    /// A session stands, or data flows in it: offer, if it is ours to. With a home nothing is exchanged but a few words of
+    /// control, mostly: to agree on keys for each of its sessions would cost more than all of them.
     pub(super) fn begin_agreement(&mut self, node: NodeId) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
+        if peer.is_home && !peer.is_active(now) {
+            return;
+        }
         let rtt = peer.paths.selected().and_then(crate::paths::Path::rtt);
         let tunnel = std::sync::Arc::clone(&peer.tunnel);
         if let Some(offer) = peer.agreement.begin(&*tunnel, rtt, now) {
@@ -70,12 +74,28 @@ impl Node {
     /// A packet that may not go under WireGuard's keys.
     pub(super) fn wait_for_keys(&mut self, node: NodeId, packet: &[u8]) {
         let now = self.now.instant;
+        self.begin_agreement_anyway(node);
         let Some(peer) = self.peer(node) else { return };
         if !peer.agreement.wait(now) {
             self.refuse(packet, Drop::NoTransportKeys);
         } else if !peer.backlog.push(packet.to_vec()) {
             self.drop(Drop::BacklogFull);
         }
+    }
+
+    /// Keys are needed at once. If it is the other side's to offer, and that did not, a session of our own makes it ours.
+    fn begin_agreement_anyway(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        // Only homes are kept without keys, so only a super peer can miss them.
+        let serves = self.is_super_peer();
+        let Some(peer) = self.peer(node) else { return };
+        peer.awaken(now);
+        let is_ours = peer.tunnel().initiated().is_some();
+        if !is_ours && serves && !peer.agreement.is_waiting() && peer.dial.is_none() {
+            peer.dial = Some(Dial::new(now));
+            self.attempt(node);
+        }
+        self.begin_agreement(node);
     }
 
     pub(super) fn on_agreement_timeout(&mut self, node: NodeId) {

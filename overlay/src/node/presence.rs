@@ -14,7 +14,7 @@ use crate::limits::{LEASE_REFRESH, WHEREABOUTS_LIFE, WHEREABOUTS_REFRESH};
 use crate::locator::is_public;
 use crate::mapping::Mapped;
 use crate::nat::observers::{Observation, believed};
-use crate::peer::Peer;
+use crate::peer::{Dial, Peer};
 use crate::port::{Command, CommandId, Reply};
 use crate::record::{self, Record};
 use crate::timing::Instant;
@@ -47,8 +47,6 @@ pub(super) struct Presence {
     seen: BTreeMap<NodeId, Observation>,
     /// What others saw of other sockets of ours: their word on our address.
     surveyed: Vec<Observation>,
-    /// The port that our router opened for us.
-    mapped: Option<Mapped>,
     contact: Option<Contact>,
     sequence: u64,
     candidates: Vec<Candidate>,
@@ -391,19 +389,39 @@ impl Node {
         }
     }
 
-    /// Our addresses changed: every mapping in every NAT is another one.
-    pub(super) fn on_links_changed(&mut self) {
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+    /// Our addresses changed, or what stands between us and the others: every mapping in every NAT may be another one. The
+    /// homes come first, since what they relay needs to know where we are.
+    pub(super) fn on_moved(&mut self) {
         let now = self.now.instant;
+        let (homes, others): (Vec<&Peer>, Vec<&Peer>) = self.peers.values().partition(|peer| peer.is_home);
+        let nodes: Vec<NodeId> = homes.into_iter().chain(others).map(Peer::id).collect();
         for node in nodes {
             let Some(peer) = self.peer(node) else { continue };
-            let (unasked, active) = (peer.paths.unasked(), peer.is_active(now));
-            let searches = active && !peer.is_home;
-            if searches && peer.path().is_some_and(|path| !path.is_direct()) {
+            peer.on_moved(now);
+            if peer.is_active(now) && !peer.is_super_peer() {
                 peer.punch.start(now);
             }
-            if let Some(path) = unasked {
-                self.probe(node, path);
+            let is_stale = peer.path().is_some() && !peer.has_session();
+            if is_stale {
+                self.on_path_lost(node);
+            } else {
+                self.on_paths_timeout(node);
+            }
+            self.on_dial_timeout(node);
+        }
+    }
+
+    /// We were away for so long that those whom we talked with until `then` may have given us up, and know nothing of our
+    /// sessions any more.
+    pub(super) fn on_long_absence(&mut self, then: Instant) {
+        let now = self.now.instant;
+        let talked =
+            self.peers.values().filter(|peer| peer.is_active(then) && !peer.is_home && peer.dial.is_none());
+        let talked: Vec<NodeId> = talked.map(Peer::id).collect();
+        for node in talked {
+            if let Some(peer) = self.peer(node) {
+                peer.dial = Some(Dial::new(now));
+                self.attempt(node);
             }
         }
     }

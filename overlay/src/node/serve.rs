@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Node, Output, Persist};
-use crate::document::{Contact, Credential, Roles};
+use crate::document::{Contact, Credential, Place, Roles, Verified};
 use crate::id::{NodeId, RecordKey, Subject};
 use crate::limits::{LEASE_REFRESH, MEMBERS, WHEREABOUTS_LIFE};
 use crate::locator::{Channel, Locator};
 use crate::port::Command;
+use crate::ranking::{self, Load};
 use crate::record::{self, Record};
 use crate::resolver::Known;
 use crate::timing::Instant;
@@ -18,6 +19,8 @@ use crate::wire::control::{Message, Refusal};
 
 /// Channels nobody renews are looked for this often.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Super peers whose numbers of nodes differ by less are equally busy.
+const CROWD: u16 = 64;
 /// Super peers told of at once.
 const INTRODUCTIONS: usize = 8;
 
@@ -26,12 +29,15 @@ pub(super) struct Served {
     /// Whose passport was put into the directory, of which serial, and when.
     leases: BTreeMap<NodeId, (u64, Instant)>,
     sweep: Instant,
+    /// Bytes relayed until the last sweep, and Mbit/s between the last two.
+    charged: u64,
+    mbits: u16,
     next_command: u64,
 }
 
 impl Served {
     pub(super) fn new(now: Instant) -> Self {
-        Self { leases: BTreeMap::new(), sweep: now + SWEEP, next_command: 0 }
+        Self { leases: BTreeMap::new(), sweep: now + SWEEP, charged: 0, mbits: 0, next_command: 0 }
     }
 
     pub(super) const fn poll_timeout(&self) -> Instant {
@@ -44,6 +50,10 @@ impl Node {
         let now = self.now.instant;
         if self.served.sweep <= now {
             self.channels_changed |= self.channels.expire(now);
+            let charged = self.channels.charged();
+            let bits = charged.saturating_sub(self.served.charged).saturating_mul(8);
+            self.served.charged = charged;
+            self.served.mbits = u16::try_from(bits / SWEEP.as_secs() / 1_000_000).unwrap_or(u16::MAX);
             let unix = self.now.unix;
             let expired = self.login.as_mut().map(|login| login.expire(unix)).unwrap_or_default();
             self.outputs.extend(expired.into_iter().map(|entry| Output::Persist(Persist::Ledger(entry))));
@@ -66,6 +76,7 @@ impl Node {
                 self.on_reflection_confirmed(from, transaction, reflected);
             }
             Message::Renewed { credential } if from_super => self.on_renewed(&credential),
+            Message::Load { nodes, mbits } if from_super => self.on_load(from, Load { nodes, mbits }),
             Message::SuperPeer { contact } => match contact.verify_stale(&self.network, self.now.unix) {
                 Ok(place) => self.on_super_peer(place),
                 Err(_) => self.drop(Drop::BadDocument),
@@ -196,16 +207,27 @@ impl Node {
 
     /// Tell of ourselves and of the super peers we know.
     fn introduce(&mut self, to: NodeId) {
-        let known: Vec<Contact> = self
-            .resolver
-            .super_peers(self.now)
-            .filter(|place| place.passport.node != to)
-            .take(INTRODUCTIONS)
-            .map(|place| place.contact.clone())
-            .collect();
-        for contact in known {
-            self.send(to, &Message::SuperPeer { contact });
+        let mut known: Vec<Verified<Place>> =
+            self.resolver.super_peers(self.now).filter(|place| place.passport.node != to).collect();
+        known.sort_by_cached_key(|place| self.rank_for(&to, &place.passport.node));
+        for place in known.into_iter().take(INTRODUCTIONS) {
+            self.send(to, &Message::SuperPeer { contact: place.contact.clone() });
         }
+        let Load { nodes, mbits } = self.own_load();
+        self.send(to, &Message::Load { nodes, mbits });
+    }
+
+    /// Ourselves first: the asker may not have our newest whereabouts. Then those that are not busy, for each asker in
+    /// another order.
+    fn rank_for(&self, to: &NodeId, node: &NodeId) -> (bool, u16, u64) {
+        let crowd = self.homes.load(node).nodes / CROWD;
+        (*node != self.me.passport.node, crowd, ranking::place(to, node))
+    }
+
+    /// How busy we are.
+    fn own_load(&self) -> Load {
+        let nodes = self.peers.values().filter(|peer| peer.path().is_some()).count();
+        Load { nodes: u16::try_from(nodes).unwrap_or(u16::MAX), mbits: self.served.mbits }
     }
 
     /// Somebody with a code.

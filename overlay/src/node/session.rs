@@ -1,5 +1,6 @@
 //! A session that stands: control messages, probes, paths moving up and down.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +15,7 @@ use crate::locator::{Endpoint, Locator, is_public};
 use crate::nat::observers::Observation;
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
-use crate::paths;
+use crate::paths::{self, RELAYS};
 use crate::peer::{Dial, Peer};
 use crate::punch;
 use crate::tunnel::{Content, seal_one_as};
@@ -25,15 +26,24 @@ use crate::wire::part::{self, Part};
 /// IPv6 (40) and UDP (8) headers.
 const HEADERS: usize = 48;
 
+/// The way that something is sent, and perhaps a second one.
+type Ways = (Locator, Option<Locator>);
+
 impl Node {
-    /// Send a control message along the path in use; `false` if there is no session.
+    /// Send a control message along the path in use, and a second one if that is in doubt; `false` if there is no session.
     pub(super) fn send(&mut self, to: NodeId, message: &Message) -> bool {
         let path = self.peers.get(&to).and_then(Peer::path);
-        path.is_some_and(|path| self.send_along(to, path, message))
+        path.is_some_and(|path| self.send_twice(to, path, true, message))
     }
 
     /// Send a control message a certain way.
     pub(super) fn send_along(&mut self, to: NodeId, way: Locator, message: &Message) -> bool {
+        self.send_twice(to, way, false, message)
+    }
+
+    /// `also`: the same bytes on the second path, too, if there is one.
+    fn send_twice(&mut self, to: NodeId, way: Locator, also: bool, message: &Message) -> bool {
+        let also = also.then(|| self.second_way(to)).flatten();
         let payload = message.encode();
         debug_assert!(payload.len() <= control::MAX, "{message:?} is too long");
         let mtu =
@@ -44,14 +54,19 @@ impl Node {
             _ => Content::Control,
         };
         if payload.len() <= room {
-            return self.send_payload(to, way, content, &payload);
+            return self.send_payload(to, (way, also), content, &payload);
         }
         let parts = part::split(&payload, room, self.rng.next_u32() as u16);
-        !parts.is_empty() && parts.into_iter().all(|part| self.send_payload(to, way, content, &part))
+        !parts.is_empty() && parts.into_iter().all(|part| self.send_payload(to, (way, also), content, &part))
     }
 
-    /// Send the payload of one control packet a certain way.
-    fn send_payload(&mut self, to: NodeId, way: Locator, content: Content, payload: &[u8]) -> bool {
+    /// The path that carries the same as the one in use, if any does.
+    fn second_way(&self, to: NodeId) -> Option<Locator> {
+        self.peers.get(&to)?.paths.also(self.now.instant).map(|path| path.locator)
+    }
+
+    /// Send the payload of one control packet a certain way, or two.
+    fn send_payload(&mut self, to: NodeId, ways: Ways, content: Content, payload: &[u8]) -> bool {
         let datagram = Udp6 {
             source: self.own6,
             destination: to.address6(&self.network.id),
@@ -61,14 +76,17 @@ impl Node {
         };
         let mut packet = vec![0; HEADERS + payload.len()];
         let Some(length) = datagram.write(&mut packet) else { return false };
-        self.seal_along(to, way, content, &packet[..length])
+        self.seal_along(to, ways, content, &packet[..length])
     }
 
-    /// Seal an inner packet and send it a certain way.
-    fn seal_along(&mut self, to: NodeId, way: Locator, content: Content, packet: &[u8]) -> bool {
+    /// Seal an inner packet and send it a certain way, or two.
+    fn seal_along(&mut self, to: NodeId, (way, also): Ways, content: Content, packet: &[u8]) -> bool {
         let Some(peer) = self.peers.get(&to) else { return false };
         let Some(sealed) = seal_one_as(peer.tunnel(), content, packet) else { return false };
         self.transmit(way, &sealed);
+        if let Some(also) = also {
+            self.transmit(also, &sealed);
+        }
         true
     }
 
@@ -119,7 +137,8 @@ impl Node {
             return self.wait_for_keys(node, packet);
         }
         let path = self.peers.get(&node).and_then(Peer::path);
-        if path.is_some_and(|path| self.seal_along(node, path, Content::Data, packet)) {
+        let also = self.second_way(node);
+        if path.is_some_and(|path| self.seal_along(node, (path, also), Content::Data, packet)) {
             self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
             let now = self.now.instant;
             if let Some(peer) = self.peer(node) {
@@ -168,10 +187,12 @@ impl Node {
         place.is_some_and(|place| place.whereabouts.candidates.contains(&Candidate { kind, at: at.at }))
     }
 
-    /// Send a probe on a path that has proved itself; the token.
+    /// Send a probe on a path that has proved itself; the token. On one that we have left it says so.
     pub(super) fn probe(&mut self, node: NodeId, way: Locator) -> u64 {
         let token = self.rng.next_u64();
-        self.send_along(node, way, &Message::Probe { token });
+        let moved = self.peers.get(&node).is_some_and(|peer| peer.has_moved_from(way));
+        let message = if moved { Message::Moved { token } } else { Message::Probe { token } };
+        self.send_along(node, way, &message);
         let now = self.now.instant;
         if let Some(peer) = self.peer(node) {
             peer.paths.sent(way, token, now);
@@ -184,18 +205,11 @@ impl Node {
     fn measure(&mut self, node: NodeId, way: Locator, size: u16) {
         let token = self.rng.next_u64();
         let payload = Message::Probe { token }.padded(usize::from(size).saturating_sub(HEADERS));
-        self.send_payload(node, way, Content::Control, &payload);
+        self.send_payload(node, (way, None), Content::Control, &payload);
         let Some(peer) = self.peer(node) else { return };
         peer.paths.measuring(way, token, size);
         if peer.paths.unasked() == Some(way) {
             self.probe(node, way);
-        }
-    }
-
-    /// Let forwarding know if another size of packet passes.
-    fn on_measured(&mut self, node: NodeId) {
-        if self.peer(node).is_some_and(Peer::remeasured) {
-            self.unlisted.insert(node);
         }
     }
 
@@ -239,6 +253,7 @@ impl Node {
         let Some(message) = message else { return self.drop(Drop::BadMessage) };
         match message {
             Message::Probe { token } => self.on_probe(node, from, token),
+            Message::Moved { token } => self.on_peer_moved(node, from, token),
             Message::ProbeAck { token, seen } => self.on_probe_ack(node, from, token, seen),
             Message::Candidates { candidates, answer, ports } => {
                 self.on_candidates(node, &candidates, answer, ports);
@@ -256,17 +271,28 @@ impl Node {
     fn on_probe(&mut self, node: NodeId, from: Locator, token: u64) {
         let seen = from.is_direct().then(|| from.remote());
         self.send_along(node, from, &Message::ProbeAck { token, seen });
-        if let Locator::Direct(at) = from
-            && self.peers.get(&node).is_some_and(|peer| peer.paths.find(from).is_none())
-        {
-            let method = self.method_at(node, from);
-            if at.is_main()
-                && let Some(peer) = self.peer(node)
-            {
+        let now = self.now.instant;
+        let Locator::Direct(at) = from else { return };
+        let method = self.method_at(node, from);
+        let Some(peer) = self.peer(node) else { return };
+        if peer.paths.find(from).is_none() {
+            if at.is_main() {
                 peer.punch.saw(at.at, method);
             }
-            self.try_at(node, at, method);
+            return self.try_at(node, at, method);
         }
+        peer.paths.came(from, now);
+        self.reselect(node);
+    }
+
+    /// The peer has another address: what we know of it may lead nowhere, or to somebody else.
+    fn on_peer_moved(&mut self, node: NodeId, from: Locator, token: u64) {
+        let now = self.now.instant;
+        if let Some(peer) = self.peer(node) {
+            peer.on_peer_moved(from, now);
+        }
+        self.on_probe(node, from, token);
+        self.on_paths_timeout(node);
     }
 
     /// Probe a place that has not answered yet.
@@ -289,7 +315,7 @@ impl Node {
         }
         let Some(peer) = self.peer(node) else { return };
         if peer.paths.passed(token, now) {
-            return self.on_measured(node);
+            return;
         }
         if let Some((_, rtt)) = peer.paths.answered(token, now) {
             self.on_pong(node, token, rtt);
@@ -301,6 +327,10 @@ impl Node {
             let Some(peer) = self.peer(node) else { return };
             peer.paths.confirm(path, method, now);
             peer.paths.measured(path, rtt);
+            peer.paths.came(path, now);
+        } else if let Some((way, rtt)) = peer.standby.answered(token, now) {
+            peer.paths.confirm(way, Method::Relayed, now);
+            peer.paths.measured(way, rtt);
         } else {
             return;
         }
@@ -313,7 +343,7 @@ impl Node {
         peer.punch.forget_targets();
         peer.punch.learn(candidates);
         peer.guess.learn(ports);
-        if !peer.path().is_some_and(|path| path.is_direct()) {
+        if !peer.is_well_connected(now) {
             peer.punch.join(now);
         }
         if answer {
@@ -341,9 +371,11 @@ impl Node {
     /// Authentic data came from a place that is not the path in use.
     pub(super) fn on_strayed(&mut self, slot: SlotId, from: Locator) {
         let Some(node) = self.by_slot(slot) else { return };
+        let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         let known = peer.paths.find(from).is_some();
         let unasked = peer.paths.unasked();
+        peer.paths.came(from, now);
         match from {
             Locator::Direct(at) if !known => {
                 let method = self.method_at(node, from);
@@ -373,6 +405,7 @@ impl Node {
         if let Some(path) = unasked {
             self.probe(node, path);
         }
+        self.begin_agreement(node);
         if relayed {
             self.search(node);
         }
@@ -466,6 +499,55 @@ impl Node {
             Some(path) if active && !path.is_direct() => self.search(node),
             _ => {}
         }
+        if active && path.is_some() && has_session {
+            self.begin_agreement(node);
+            self.prepare_relays(node);
+        }
+    }
+
+    /// Have more than one relay ready for a peer with whom data is exchanged: of the homes of both, as many as are kept.
+    fn prepare_relays(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let serves = self.is_super_peer();
+        let Some(peer) = self.peer(node) else { return };
+        if serves || peer.is_super_peer() {
+            return;
+        }
+        for way in peer.standby.open(now) {
+            let token = self.rng.next_u64();
+            self.send_along(node, way, &Message::Probe { token });
+            if let Some(peer) = self.peer(node) {
+                peer.standby.sent(way, token, now);
+            }
+        }
+        let Some(peer) = self.peer(node) else { return };
+        if !peer.standby.is_due(now) {
+            return;
+        }
+        peer.standby.looked(now);
+        let channel = peer.channel;
+        let theirs = peer.place.as_ref().map(|place| place.whereabouts.homes.clone()).unwrap_or_default();
+        let in_use: Vec<Endpoint> = peer.paths.relays().map(|way| way.endpoint()).collect();
+        let ours: Vec<NodeId> = self.homes.ids().collect();
+        let (mut ready, mut met) = (in_use.len(), BTreeSet::new());
+        for relay in theirs.into_iter().chain(ours) {
+            if ready >= RELAYS || relay == self.me.passport.node || !met.insert(relay) {
+                continue;
+            }
+            let known = self.peers.get(&relay).filter(|peer| peer.has_session() && peer.is_super_peer());
+            let Some(at) = known.and_then(Peer::direct_remote) else {
+                if ready < 2 {
+                    self.reach(relay);
+                }
+                continue;
+            };
+            let way = Locator::Relayed { relay: at, channel };
+            let is_new = !in_use.contains(&at);
+            if is_new && self.peer(node).is_some_and(|peer| peer.standby.begin(way, now)) {
+                self.send(relay, &Message::Channel { channel, with: node });
+                ready += 1;
+            }
+        }
     }
 
     pub(super) fn on_paths_timeout(&mut self, node: NodeId) {
@@ -481,19 +563,19 @@ impl Node {
                 match due {
                     paths::Due::Probe(way) => _ = self.probe(node, way),
                     paths::Due::Measure(way, size) => self.measure(node, way, size),
-                    paths::Due::Died(way) => self.on_path_died(way),
+                    paths::Due::Doubted(way) | paths::Due::Died(way) => self.on_path_doubted(way),
                 }
             }
             self.reselect(node);
         }
-        self.on_measured(node);
         if had_path && self.peers.get(&node).is_some_and(|peer| peer.path().is_none()) {
             self.on_path_lost(node);
         }
     }
 
-    /// A direct path that dies may mean that our own address changed: the homes can tell.
-    fn on_path_died(&mut self, way: Locator) {
+    /// A direct path that does not answer may mean that our own address changed: the homes can tell, and what they relay
+    /// to us finds us again.
+    fn on_path_doubted(&mut self, way: Locator) {
         if !way.is_direct() {
             return;
         }
@@ -515,11 +597,29 @@ impl Node {
         let Some(peer) = self.peer(node) else { return };
         peer.counters.announced.store(false, Ordering::Relaxed);
         let wanted = peer.is_home || peer.is_active(now);
+        let relay = peer.listed.filter(|_| peer.is_super_peer());
         self.unlisted.insert(node);
+        if let Some(relay) = relay {
+            self.on_relay_lost(relay);
+        }
         self.on_session_lost(node);
         if wanted && let Some(peer) = self.peer(node) {
             peer.dial = Some(Dial::new(now));
             self.attempt(node);
+        }
+    }
+
+    /// A super peer does not answer: what goes through it is asked at once whether it arrives.
+    fn on_relay_lost(&mut self, relay: Endpoint) {
+        let now = self.now.instant;
+        let through = |way: &Locator| way.endpoint() == relay;
+        let users = self.peers.values().filter(|peer| peer.paths.relays().any(|way| through(&way)));
+        let users: Vec<NodeId> = users.map(Peer::id).collect();
+        for user in users {
+            if let Some(peer) = self.peer(user) {
+                peer.paths.distrust_relay(relay, now);
+                peer.standby.hurry();
+            }
         }
     }
 

@@ -73,6 +73,7 @@ impl Line {
             }
             for due in self.paths.handle_timeout(true, true, self.now) {
                 match due {
+                    Due::Doubted(_) => {}
                     Due::Died(locator) => self.died.push((locator, self.now)),
                     Due::Measure(locator, size) => {
                         self.token += 1;

@@ -33,13 +33,15 @@ pub struct Quota {
     debt: AtomicU64,
     /// When the debt was last paid down, in microseconds.
     paid_at: AtomicU64,
+    /// Bytes that were let through.
+    charged: AtomicU64,
 }
 
 impl Quota {
     /// A budget of `rate` bytes a second.
     #[must_use]
     pub const fn new(rate: u64) -> Self {
-        Self { rate, debt: AtomicU64::new(0), paid_at: AtomicU64::new(0) }
+        Self { rate, debt: AtomicU64::new(0), paid_at: AtomicU64::new(0), charged: AtomicU64::new(0) }
     }
 
     /// Charge `bytes`; `false` if the budget is used up.
@@ -54,7 +56,16 @@ impl Quota {
         let debt = self.debt.load(Ordering::Relaxed).saturating_sub(paid);
         let fits = debt <= self.rate.saturating_mul(BURST.as_secs());
         self.debt.store(if fits { debt.saturating_add(bytes as u64) } else { debt }, Ordering::Relaxed);
+        if fits {
+            self.charged.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         fits
+    }
+
+    /// Bytes that were let through so far.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed)
     }
 }
 
@@ -127,13 +138,15 @@ pub struct Channels {
     open: BTreeMap<Channel, Open>,
     accounts: BTreeMap<NodeId, Account>,
     rate: u64,
+    /// Bytes charged to accounts that are closed.
+    closed: u64,
 }
 
 impl Channels {
     /// None yet; every node may relay `rate` bytes a second.
     #[must_use]
     pub const fn new(rate: u64) -> Self {
-        Self { open: BTreeMap::new(), accounts: BTreeMap::new(), rate }
+        Self { open: BTreeMap::new(), accounts: BTreeMap::new(), rate, closed: 0 }
     }
 
     /// `by` wants `channel` with `with`; opens or renews it. Whether anything changed that the table must know.
@@ -205,9 +218,16 @@ impl Channels {
             account.ends -= 1;
             account.opened -= usize::from(end == open.ends[0]);
             if account.ends == 0 {
+                self.closed += account.quota.charged();
                 self.accounts.remove(&end);
             }
         }
+    }
+
+    /// Bytes relayed so far, for everybody.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        self.closed + self.accounts.values().map(|account| account.quota.charged()).sum::<u64>()
     }
 
     /// Forwarding's view; `place` says where a node's tunnel with us is, if it has one.

@@ -155,6 +155,19 @@ pub enum Message {
         /// What.
         reflected: Reflected,
     },
+    /// A [`Self::Probe`] of somebody who has moved: "trust no other place of mine until it answers you." Answered like a
+    /// probe.
+    Moved {
+        /// Comes back.
+        token: u64,
+    },
+    /// From a super peer, asked for others: how busy it is itself.
+    Load {
+        /// Nodes with a tunnel to it.
+        nodes: u16,
+        /// What it relays, in Mbit/s, rounded down.
+        mbits: u16,
+    },
 }
 
 /// What a super peer did to a mapping.

@@ -17,7 +17,7 @@ use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::tunnel::{HEADER, OVERHEAD, Opened};
 use frejus_overlay::verdict::{Counters, Drop};
-use frejus_overlay::wire::{self, Frame, RELAY_HEADER, Wireguard};
+use frejus_overlay::wire::{self, Frame, Wireguard};
 
 use crate::app;
 
@@ -100,21 +100,20 @@ impl Forwarding {
     }
 
     fn seal(&self, slot: &Slot, locator: Locator, packet: &[u8]) -> Vec<Deed> {
-        let header = match locator {
-            Locator::Direct(_) => 0,
-            Locator::Relayed { .. } => RELAY_HEADER,
-        };
-        let mut datagram = vec![0; header + packet.len() + OVERHEAD];
-        if let Locator::Relayed { channel, .. } = locator {
-            datagram[..RELAY_HEADER].copy_from_slice(&wire::relay_header(channel));
-        }
-        datagram[header + HEADER..header + HEADER + packet.len()].copy_from_slice(packet);
-        let Some(sealed) = slot.tunnel.seal(&mut datagram[header..], packet.len()) else {
+        let mut message = vec![0; packet.len() + OVERHEAD];
+        message[HEADER..HEADER + packet.len()].copy_from_slice(packet);
+        let Some(sealed) = slot.tunnel.seal(&mut message, packet.len()) else {
             return vec![unroutable(packet)];
         };
-        datagram.truncate(header + sealed);
+        message.truncate(sealed);
         self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
-        let mut deeds = vec![Deed::Send(locator.endpoint(), datagram)];
+        let send = |way: Locator| match way {
+            Locator::Direct(_) => Deed::Send(way.endpoint(), message.clone()),
+            Locator::Relayed { channel, .. } => {
+                Deed::Send(way.endpoint(), [&wire::relay_header(channel)[..], &message].concat())
+            }
+        };
+        let mut deeds: Vec<Deed> = [Some(locator), slot.also].into_iter().flatten().map(send).collect();
         if slot.counters.sent(packet.len() as u64) {
             deeds.push(Deed::Ask(Exception::Woken { slot: slot.id }));
         }
@@ -195,6 +194,7 @@ impl Forwarding {
         let mut deeds = match slot.tunnel.open(&mut inner) {
             // The model's hosts compute every checksum, and its tunnels take no others.
             Opened::Rejected | Opened::Partial(_) => return self.drop(Drop::NotAuthentic),
+            Opened::Duplicate => return self.drop(Drop::Duplicate),
             Opened::Refused => return self.drop(Drop::WireguardKeys),
             Opened::Keepalive => Vec::new(),
             Opened::Packet(length) => {
@@ -210,7 +210,8 @@ impl Forwarding {
                 }
             }
             Some(path) => {
-                if path != from && self.told.insert(slot.index, from) != Some(from) {
+                if path != from && slot.also != Some(from) && self.told.insert(slot.index, from) != Some(from)
+                {
                     deeds.push(Deed::Ask(Exception::Strayed { slot: slot.id, from }));
                 }
             }

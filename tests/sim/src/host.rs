@@ -57,6 +57,10 @@ pub struct Host {
     pub realm: RealmId,
     /// Its UDP address there.
     pub address: SocketAddr,
+    /// Suspended: nothing is done, and time passes.
+    pub is_asleep: bool,
+    /// Its cable is out: nothing leaves and nothing comes.
+    pub is_unplugged: bool,
     /// Its further sockets.
     pub doors: BTreeMap<DoorId, SocketAddr>,
     /// Whether its administrator says that this address is public.
@@ -98,6 +102,8 @@ impl Host {
             realm,
             address,
             doors: BTreeMap::new(),
+            is_asleep: false,
+            is_unplugged: false,
             advertised: false,
             mtu: 1420,
             clock_ahead_s: 0,

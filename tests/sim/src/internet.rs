@@ -232,6 +232,11 @@ impl Internet {
         way
     }
 
+    /// The link from one site to another.
+    pub fn link(&mut self, ends: (Site, Site)) -> &mut Link {
+        self.links.entry(ends).or_insert_with(|| Link::new(self.default))
+    }
+
     /// The links between two sites, there and back.
     pub fn links(&mut self, (one, other): (Site, Site)) -> [&mut Link; 2] {
         let default = self.default;

@@ -165,7 +165,7 @@ impl Keys {
         let secret = epoch.direction(!epoch.offerer);
         let Some((counter, packet)) = read(secret, datagram) else { return Opened::Rejected };
         if !epoch.window.admit(counter) {
-            return Opened::Rejected;
+            return Opened::Duplicate;
         }
         self.ring.confirm(receiver);
         if packet.is_empty() {

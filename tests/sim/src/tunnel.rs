@@ -310,7 +310,7 @@ impl ModelTunnel {
         let secret = session.direction(!session.initiator);
         let Some((counter, inner)) = read(secret, datagram) else { return Opened::Rejected };
         if !session.admit(counter) {
-            return Opened::Rejected;
+            return Opened::Duplicate;
         }
         if !session.initiator {
             let established = session.established;

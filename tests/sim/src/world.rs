@@ -23,7 +23,7 @@ use crate::forwarding::{Deed, Forwarding};
 use crate::host::{Host, Traffic};
 use crate::internet::{Flight, HostId, Internet};
 use crate::laws::Laws;
-use crate::link::HEADERS;
+use crate::link::{HEADERS, Quality};
 use crate::trace::{Note, Trace};
 
 /// The lowest port of a further socket.
@@ -287,7 +287,8 @@ impl World {
 
     /// One input of one node, all that follows from it on this host, and the node's next deadline.
     pub(crate) fn input(&mut self, id: HostId, is_timeout: bool, handle: impl FnOnce(&mut Node)) {
-        let Some(node) = self.hosts[id.0].node.as_mut() else { return };
+        let host = &mut self.hosts[id.0];
+        let Some(node) = host.node.as_mut().filter(|_| !host.is_asleep) else { return };
         handle(node);
         let mut deeds = VecDeque::new();
         self.drain(id, is_timeout, &mut deeds);
@@ -398,6 +399,9 @@ impl World {
         self.laws.on_sent(from, bytes);
         self.trace.sent(self.now, from, to, bytes);
         let host = &mut self.hosts[from.0];
+        if host.is_unplugged {
+            return;
+        }
         host.traffic.out += (bytes.len() + HEADERS) as u64;
         let outcome = self.internet.depart((from, host.realm), source, to, bytes.len(), self.now);
         let bytes: Arc<[u8]> = bytes.into();
@@ -426,6 +430,9 @@ impl World {
     fn deliver(&mut self, id: HostId, from: Endpoint, bytes: &Arc<[u8]>) {
         self.trace.note(self.now, Note::Arrived(id, from.at, Arc::clone(bytes)));
         let host = &mut self.hosts[id.0];
+        if host.is_asleep || host.is_unplugged {
+            return;
+        }
         host.traffic.inward += (bytes.len() + HEADERS) as u64;
         if host.node.is_none() {
             if host.disk.is_none() {
@@ -468,7 +475,7 @@ impl World {
 
     /// A packet leaves a host's kernel through the TUN device.
     pub fn from_tun(&mut self, from: HostId, packet: &[u8]) {
-        if self.hosts[from.0].node.is_some() {
+        if self.hosts[from.0].node.is_some() && !self.hosts[from.0].is_asleep {
             let deeds = self.hosts[from.0].forwarding.outward(packet);
             self.carry_out(from, deeds.into());
         }
@@ -542,6 +549,50 @@ impl World {
         };
         let what = if cut { "cut from" } else { "mended with" };
         self.trace.note(self.now, Note::Said(one, format!("{what} {}", self.hosts[other.0].name)));
+    }
+
+    /// Cut or mend one direction of what lies directly between two hosts.
+    pub fn set_one_way(&mut self, from: &str, to: &str, cut: bool) {
+        let (from, to) = (self.id(from), self.id(to));
+        let place = |id: HostId| (id, self.hosts[id.0].realm);
+        let ends = self.internet.meeting(place(from), place(to));
+        self.internet.link(ends).cut = cut;
+    }
+
+    /// Change what lies directly between two hosts, in both directions.
+    pub fn set_quality(&mut self, one: &str, other: &str, quality: Quality) {
+        let (one, other) = (self.id(one), self.id(other));
+        let place = |id: HostId| (id, self.hosts[id.0].realm);
+        let ends = self.internet.meeting(place(one), place(other));
+        for link in self.internet.links(ends) {
+            link.quality = quality;
+        }
+    }
+
+    /// Suspend a host: whatever is sent to it is lost.
+    pub fn sleep(&mut self, id: HostId) {
+        self.hosts[id.0].is_asleep = true;
+    }
+
+    /// It wakes up: first of all its node sees what time it is.
+    pub fn wake(&mut self, id: HostId) {
+        self.hosts[id.0].is_asleep = false;
+        let now = self.hosts[id.0].now(self.now);
+        self.input(id, true, |node| node.handle_timeout(now));
+    }
+
+    /// Pull the host's cable out; its node is told.
+    pub fn unplug(&mut self, id: HostId) {
+        self.hosts[id.0].is_unplugged = true;
+        let now = self.hosts[id.0].now(self.now);
+        self.input(id, false, |node| node.handle_links(Vec::new(), now));
+    }
+
+    /// Plug it in again.
+    pub fn plug(&mut self, id: HostId) {
+        self.hosts[id.0].is_unplugged = false;
+        let (now, address) = (self.hosts[id.0].now(self.now), self.hosts[id.0].address);
+        self.input(id, false, |node| node.handle_links(vec![address], now));
     }
 
     /// The host's interface gets another address, perhaps elsewhere; its node is told.

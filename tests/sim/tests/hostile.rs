@@ -157,7 +157,7 @@ fn replayed_data_is_delivered_once_and_moves_no_path() {
         assert!(letters.iter().all(|letter| world.answered(*letter).is_some()));
         let (x, m, at) = (world.id("x"), world.id("m"), world.host("m").address);
         let path = world.path("m", "a").map(|path| path.locator);
-        let refused = world.host("m").dropped(Drop::NotAuthentic);
+        let refused = world.host("m").dropped(Drop::Duplicate);
         let data = captured(&world, |d| d.to == at && d.bytes[0] == 4);
         for datagram in &data {
             world.transmit(x, at, &datagram.bytes);
@@ -170,7 +170,7 @@ fn replayed_data_is_delivered_once_and_moves_no_path() {
         world.run_for(SECOND * 5);
         assert_eq!(world.duplicates(), 0);
         assert_eq!(world.path("m", "a").map(|path| path.locator), path);
-        assert!(world.host("m").dropped(Drop::NotAuthentic) - refused >= data.len() as u64);
+        assert!(world.host("m").dropped(Drop::Duplicate) - refused >= data.len() as u64);
         assert_unharmed(&mut world);
     }
 }

@@ -282,6 +282,7 @@ impl World {
         let mut message = bytes.to_vec();
         let opened = slot.tunnel.open(&mut message);
         match opened {
+            Opened::Duplicate => return self.host(n).counters.count(Drop::Duplicate),
             Opened::Rejected | Opened::Refused | Opened::Partial(_) => {
                 return self.host(n).counters.count(Drop::NotAuthentic);
             }
