@@ -35,7 +35,8 @@ fn super_peers(lab: &mut Lab, count: u8) -> Vec<Daemon> {
 }
 
 fn homes(status: &Value) -> usize {
-    let homes = status["super_peers"].as_array().map_or(0, |list| list.iter().filter(|s| s["home"] == true).count());
+    let homes =
+        status["super_peers"].as_array().map_or(0, |list| list.iter().filter(|s| s["home"] == true).count());
     homes
 }
 
@@ -117,8 +118,14 @@ fn hairpins_are_told_apart() {
         let Some(mut lab) = Lab::new("netcheck_hairpin") else { return };
         let supers = super_peers(&mut lab, 3);
         let host = lab.home("a", nat);
+        // Where that module is loaded, a bridge translates by itself and does not send back to the same port; a router does.
+        lab.router(&host).run(&["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0"]);
         let (found, _) = netcheck(&member(&supers, &host));
-        assert_eq!((&found["hairpin"], &found["class"]), (&expected.into(), &nat.class.word().into()), "{found}");
+        assert_eq!(
+            (&found["hairpin"], &found["class"]),
+            (&expected.into(), &nat.class.word().into()),
+            "{found}"
+        );
     }
 }
 
@@ -158,7 +165,8 @@ fn coturns_client_learns_its_address_and_finds_the_second_port() {
 
 #[test]
 fn coturns_discovery_understands_the_super_peer() {
-    for (nat, word) in [(NatClass::FullCone, "Endpoint Independent Mapping"), (NatClass::SymmetricRandom, "Mapping")]
+    for (nat, word) in
+        [(NatClass::FullCone, "Endpoint Independent Mapping"), (NatClass::SymmetricRandom, "Mapping")]
     {
         let Some((_lab, _supers, host)) = stock_clients(nat) else { return };
         let said = host.run(&["turnutils_natdiscovery", "-m", "-f", "-p", PORT, FOUNDER]);
