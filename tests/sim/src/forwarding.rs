@@ -4,7 +4,7 @@
 //! decision of its own.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub struct Forwarding {
     pub table: Option<Arc<Table>>,
     /// What became of each packet.
     pub counters: Arc<Counters>,
+    /// What this super peer says to see by STUN, if it lies.
+    pub lie: Option<SocketAddr>,
     /// A super peer's two ports.
     pub stun: Option<Here>,
     /// The place last told as strayed, by tunnel index.
@@ -144,7 +146,7 @@ impl Forwarding {
             Some(here) => Here { asked, ..here },
             None => Here { address: None, main: from.at.port(), alternate: None, asked: Port::Main },
         };
-        match stun::respond(datagram, from.at, &here) {
+        match stun::respond(datagram, self.lie.unwrap_or(from.at), &here) {
             Some(Reaction::Answer { from: port, bytes }) if port == asked => vec![Deed::Send(from, bytes)],
             Some(Reaction::Answer { from: Port::Main, bytes }) => {
                 vec![Deed::Send(Endpoint::main(from.at), bytes)]
