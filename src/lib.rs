@@ -28,7 +28,7 @@ pub mod question;
 pub mod report;
 mod seal;
 pub mod state;
-
+pub mod stream;
 pub mod transport;
 pub mod tun;
 pub mod udp;

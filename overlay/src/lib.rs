@@ -61,6 +61,7 @@ pub mod record;
 pub mod relay;
 pub mod resolver;
 pub mod score;
+pub mod stream;
 pub mod stun;
 #[cfg(test)]
 mod testing;
