@@ -20,7 +20,7 @@ use super::socket;
 use super::tls::Coat;
 
 /// The port that passes where nothing else does.
-pub(super) const HTTPS: u16 = 443;
+pub const HTTPS: u16 = 443;
 /// The next kind of way begins this long after the one before it, if that has not succeeded: two round trips to the other
 /// side of the world.
 const STAGGER: Duration = Duration::from_millis(300);

@@ -61,7 +61,8 @@ impl Outlet {
         }
         let mut dropped = 0;
         // A relay's run may be longer than a record.
-        let most = (MAX / stride.max(1)).max(1) * stride.max(1);
+        let stride = stride.max(1);
+        let most = if frames.len() <= MAX { MAX } else { (MAX / stride).max(1) * stride };
         for run in frames.chunks(most) {
             dropped += waiting.push(run, stride);
         }
