@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::KEEPALIVE;
-use crate::locator::Locator;
+use crate::locator::{Locator, Via};
 use crate::node::Method;
 use crate::path_mtu::{Mtu, PathMtu};
 use crate::score::{Score, Tier};
@@ -25,6 +25,8 @@ const PROBE_DOUBT: Duration = Duration::from_millis(200);
 /// A path is dead when its oldest unanswered probe is this old: with [`PROBE_ACTIVE`] at most 1.4 s after the
 /// cut, five probes lost; what is left of two seconds is for machines that are busy.
 const DEAD_AFTER: Duration = Duration::from_millis(1000);
+/// A stream sends again by itself what was lost, which takes a second or two; and what waits before it is dropped, not late.
+const STREAM_DEAD_AFTER: Duration = Duration::from_secs(4);
 /// Round trip assumed before the first answer.
 const RTT_GUESS: Duration = Duration::from_millis(150);
 /// What a path without an answer counts for in the choice: a guess beats nothing that was measured.
@@ -95,8 +97,17 @@ impl Path {
         self.rtt.unwrap_or(RTT_GUESS)
     }
 
+    fn is_stream(&self) -> bool {
+        matches!(self.locator.endpoint().via, Via::Stream(_))
+    }
+
+    fn patience(&self) -> Duration {
+        let least = if self.is_stream() { STREAM_DEAD_AFTER } else { DEAD_AFTER };
+        least.max(self.expected() * 4)
+    }
+
     fn is_dead(&self, now: Instant) -> bool {
-        self.unanswered.is_some_and(|since| now.since(since) >= DEAD_AFTER.max(self.expected() * 4))
+        self.unanswered.is_some_and(|since| now.since(since) >= self.patience())
     }
 
     fn in_doubt(&self, now: Instant) -> bool {
@@ -104,14 +115,14 @@ impl Path {
     }
 
     fn score(&self, now: Instant) -> Score {
-        let tier = if self.is_dead(now) {
-            Tier::Dead
-        } else if !self.locator.is_direct() {
-            Tier::Relay
-        } else if self.in_doubt(now) {
-            Tier::DirectInDoubt
-        } else {
-            Tier::Direct
+        let tier = match (self.locator.is_direct(), self.is_stream()) {
+            _ if self.is_dead(now) => Tier::Dead,
+            (false, true) => Tier::RelayByStream,
+            (false, false) => Tier::Relay,
+            (true, true) if self.in_doubt(now) => Tier::StreamInDoubt,
+            (true, true) => Tier::Stream,
+            (true, false) if self.in_doubt(now) => Tier::DirectInDoubt,
+            (true, false) => Tier::Direct,
         };
         Score { tier, rtt: self.rtt.unwrap_or(UNMEASURED) }
     }
@@ -304,7 +315,7 @@ impl Paths {
     /// When [`Self::handle_timeout`] has something to do next.
     #[must_use]
     pub fn poll_timeout(&self, active: bool, keep: bool) -> Option<Instant> {
-        let death = |path: &Path| path.unanswered.map(|since| since + DEAD_AFTER.max(path.expected() * 4));
+        let death = |path: &Path| path.unanswered.map(|since| since + path.patience());
         let probe = |path: &Path| Self::probe_at(path, self.selected, active, keep);
         let measure = self.selected().and_then(|path| path.mtu.poll_timeout(active));
         self.paths.iter().flat_map(|path| [death(path), probe(path)]).chain([measure]).flatten().min()

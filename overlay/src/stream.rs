@@ -26,6 +26,17 @@ impl Carrier {
     }
 }
 
+/// What gets through from this node to the network; `None` for what was not tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Datagrams.
+    pub udp: Option<bool>,
+    /// TCP to a super peer's own number.
+    pub tcp: Option<bool>,
+    /// TLS to 443.
+    pub tls443: Option<bool>,
+}
+
 /// What became of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEvent {

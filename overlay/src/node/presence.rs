@@ -393,6 +393,7 @@ impl Node {
 
     /// Our addresses changed: every mapping in every NAT is another one.
     pub(super) fn on_links_changed(&mut self) {
+        self.on_links_changed_for_streams();
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
         let now = self.now.instant;
         for node in nodes {

@@ -10,7 +10,7 @@ use crate::document::{Candidate, CandidateKind, Roles};
 use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
-use crate::locator::{Endpoint, Locator, is_public};
+use crate::locator::{Endpoint, Locator, Via, is_public};
 use crate::nat::observers::Observation;
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
@@ -76,6 +76,7 @@ impl Node {
     pub(super) fn on_established(&mut self, node: NodeId, from: Locator) {
         let now = self.now.instant;
         let method = self.method(node, from);
+        self.on_stream_used(node, from);
         let Some(peer) = self.peer(node) else { return };
         peer.hear(now);
         peer.dial = None;
@@ -133,7 +134,7 @@ impl Node {
     }
 
     /// How a path that leads there must have been found.
-    fn method(&self, node: NodeId, at: Locator) -> Method {
+    pub(super) fn method(&self, node: NodeId, at: Locator) -> Method {
         let Locator::Direct(at) = at else { return Method::Relayed };
         let peer_is_super =
             self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER));
@@ -225,6 +226,7 @@ impl Node {
             .filter(|udp| udp.source == node.address6(&self.network.id) && udp.destination == self.own6);
         let Some(udp) = udp else { return self.drop(Drop::BadMessage) };
         let now = self.now.instant;
+        self.on_stream_used(node, from);
         let Some(peer) = self.peer(node) else { return };
         peer.hear(now);
         self.on_keys_ready(node);
@@ -497,6 +499,9 @@ impl Node {
         if !way.is_direct() {
             return;
         }
+        if let Via::Stream(id) = way.endpoint().via {
+            self.end_stream(id);
+        }
         let homes: Vec<NodeId> = self.homes.ids().collect();
         for home in homes {
             if let Some(path) = self.peers.get(&home).and_then(|peer| peer.paths.unasked()) {
@@ -529,6 +534,7 @@ impl Node {
         for due in peer.punch.handle_timeout(now) {
             match due {
                 punch::Due::Exchange => {
+                    self.seek_stream(node);
                     self.tell_candidates(node, true);
                 }
                 punch::Due::Probe(at) => {
