@@ -15,15 +15,17 @@ mod tests;
 mod tls;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use frejus_overlay::locator::StreamId;
 use frejus_overlay::stream::{Carrier, StreamEvent};
+use frejus_overlay::verdict::{Counters, Drop as Reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -38,7 +40,7 @@ use tls::Coat;
 
 pub use dial::HTTPS;
 pub use inlet::Run;
-pub use proxy::Proxy;
+pub use proxy::{ENVIRONMENT, Proxy};
 
 /// A stranger must have shown within this time that it is a member: TLS, a knock and a handshake are five round trips.
 const PROBATION: Duration = Duration::from_secs(10);
@@ -46,12 +48,14 @@ const PROBATION: Duration = Duration::from_secs(10);
 const MEMBERS: usize = 512;
 /// Whoever takes nothing for this long is not written to any more.
 const STALLED: Duration = Duration::from_secs(15);
+/// At the end, what waits is still written for this long.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// An event that finds its queue full is told again after this long.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
 /// After the kernel gave no descriptor for a connection.
 const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
 /// What we accept has odd numbers; even ones are the node's to give.
-const ACCEPTED: u64 = 1;
+const ACCEPTED: u32 = 1;
 
 /// Where what was read goes.
 pub trait Inward: Send {
@@ -70,7 +74,10 @@ pub struct Streams {
 
 /// The way to write to streams, for every thread.
 #[derive(Clone, Default)]
-pub struct Outlets(Arc<ArcSwap<HashMap<StreamId, Arc<Live>>>>);
+pub struct Outlets {
+    live: Arc<ArcSwap<HashMap<StreamId, Arc<Live>>>>,
+    counters: Arc<Counters>,
+}
 
 /// The stream is gone, or never was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +99,7 @@ struct Shared {
     inward: Mutex<Box<dyn Inward>>,
     tell: Tell,
     strangers: Mutex<Strangers>,
-    accepted: AtomicU64,
+    accepted: AtomicU32,
 }
 
 impl Streams {
@@ -100,25 +107,30 @@ impl Streams {
     ///
     /// # Errors
     /// The kernel gives no thread, or there is no randomness for a key.
-    pub fn start(inward: Box<dyn Inward>, tell: Tell, proxy: Option<Proxy>) -> io::Result<Self> {
+    pub fn start(
+        outlets: Outlets,
+        inward: Box<dyn Inward>,
+        tell: Tell,
+        proxy: Option<Proxy>,
+    ) -> io::Result<Self> {
         let mut runtime = Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).thread_name("frejus-streams").enable_all().build()?;
         let shared = Shared {
             coat: Coat::new()?,
             proxy,
-            outlets: Outlets::default(),
+            outlets,
             inward: Mutex::new(inward),
             tell,
             strangers: Mutex::default(),
-            accepted: AtomicU64::new(ACCEPTED),
+            accepted: AtomicU32::new(ACCEPTED),
         };
         Ok(Self { runtime: Some(runtime), shared: Arc::new(shared) })
     }
 
-    /// The way to write.
+    /// How many stand or are being dialled, strangers included.
     #[must_use]
-    pub fn outlets(&self) -> Outlets {
-        self.shared.outlets.clone()
+    pub fn count(&self) -> usize {
+        self.shared.outlets.live.load().len()
     }
 
     /// Listens for streams; the address, with its port.
@@ -163,7 +175,7 @@ impl Streams {
 
     /// The other end has proved to be a member: its stream may stay.
     pub fn trust(&self, id: StreamId) {
-        if self.shared.outlets.0.load().len() - self.shared.strangers().len() > MEMBERS {
+        if self.count().saturating_sub(self.shared.strangers().len()) > MEMBERS {
             return;
         }
         if let Some(live) = self.shared.outlets.find(id) {
@@ -180,27 +192,46 @@ impl Streams {
 impl Drop for Streams {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
+            // The goodbyes.
+            let began = std::time::Instant::now();
+            while began.elapsed() < LAST_WORDS && self.shared.outlets.has_waiting() {
+                std::thread::sleep(LAST_WORDS / 20);
+            }
             runtime.shutdown_background();
         }
     }
 }
 
 impl Outlets {
-    /// Queues datagrams of `stride` bytes, the last maybe shorter; how many older ones gave way.
+    /// What gave way is counted here.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Queues datagrams of `stride` bytes, the last maybe shorter; older ones may give way.
     ///
     /// # Errors
     /// The stream is gone.
-    pub fn send(&self, id: StreamId, frames: &[u8], stride: usize) -> Result<u64, NoStream> {
-        let live = self.0.load();
-        live.get(&id).ok_or(NoStream)?.outlet.push(frames, stride).map_err(|Gone| NoStream)
+    pub fn send(&self, id: StreamId, frames: &[u8], stride: usize) -> Result<(), NoStream> {
+        let live = self.live.load();
+        let dropped = live.get(&id).ok_or(NoStream)?.outlet.push(frames, stride).map_err(|Gone| NoStream)?;
+        if dropped > 0 {
+            self.counters.count_many(Reason::StreamFull, dropped);
+        }
+        Ok(())
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.live.load().values().any(|live| !live.outlet.is_empty())
     }
 
     fn find(&self, id: StreamId) -> Option<Arc<Live>> {
-        self.0.load().get(&id).cloned()
+        self.live.load().get(&id).cloned()
     }
 
     fn insert(&self, id: StreamId, live: &Arc<Live>) {
-        self.0.rcu(|all| {
+        self.live.rcu(|all| {
             let mut all = HashMap::clone(all);
             all.insert(id, Arc::clone(live));
             all
@@ -208,12 +239,18 @@ impl Outlets {
     }
 
     fn remove(&self, id: StreamId) -> Option<Arc<Live>> {
-        let before = self.0.rcu(|all| {
+        let before = self.live.rcu(|all| {
             let mut all = HashMap::clone(all);
             all.remove(&id);
             all
         });
         before.get(&id).cloned()
+    }
+}
+
+impl fmt::Debug for Outlets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlets").field("streams", &self.live.load().len()).finish()
     }
 }
 

@@ -103,6 +103,10 @@ impl Outlet {
         self.filled.notify_one();
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().bytes.is_empty()
+    }
+
     /// Waits for [`Self::close`], while nobody takes anything.
     pub(super) async fn ended(&self) {
         while self.lock().open {

@@ -13,8 +13,10 @@ use tokio::net::{TcpStream, lookup_host};
 
 use super::socket;
 
+/// Our own, which goes before those of all programs.
+pub const ENVIRONMENT: &str = "FREJUS_PROXY";
 /// Where programs look for a proxy, the first that is set.
-const VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+const VARIABLES: [&str; 5] = [ENVIRONMENT, "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 /// The port of a URL that names none (RFC 9110, section 4.2.1).
 const HTTP: u16 = 80;
 
@@ -93,6 +95,16 @@ impl Proxy {
         Ok(self)
     }
 
+    /// As [`Self::parse`] takes it, password and all.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let who = self
+            .credentials
+            .as_ref()
+            .map(|Credentials { user, password }| format!("{}:{}@", encode(user), encode(password)));
+        format!("http://{}{self}", who.unwrap_or_default())
+    }
+
     /// The one that the environment names, if it does.
     ///
     /// # Errors
@@ -162,6 +174,15 @@ fn place_of(place: &str) -> Option<(String, u16)> {
     (!host.is_empty() && host.chars().all(fits)).then(|| (host.to_owned(), port))
 }
 
+/// Percent encoding of everything that is not certainly harmless.
+fn encode(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        other => format!("%{other:02x}"),
+    });
+    encoded.collect()
+}
+
 /// Undoes percent encoding; `None` if that is broken, or it hides a line's end.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -199,6 +220,7 @@ mod tests {
             ("http://eva@proxy:1", "proxy", 1, credentials("eva", "")),
         ] {
             let proxy = Proxy::parse(url).unwrap();
+            assert_eq!(Proxy::parse(&proxy.url()).as_ref(), Ok(&proxy), "{url}");
             assert_eq!((proxy.host.as_str(), proxy.port, &proxy.credentials), (host, port, &who), "{url}");
         }
         for url in ["", "http://", "socks5://a:1", "https://a:1", "http://a:0", "http://a:x", "http://a b:1"]
@@ -229,6 +251,6 @@ mod tests {
         assert_eq!(Proxy::from_variables(set).unwrap(), Some(Proxy::parse("http://p:1").unwrap()));
         assert_eq!(Proxy::from_variables(|_| Some(" ".to_owned())), Ok(None));
         let wrong = Proxy::from_variables(|_| Some("ftp://p".to_owned())).unwrap_err();
-        assert!(wrong.starts_with("https_proxy: "), "{wrong}");
+        assert!(wrong.starts_with("FREJUS_PROXY: "), "{wrong}");
     }
 }

@@ -57,7 +57,7 @@ mod tests {
     fn the_oldest_of_the_same_source_gives_way() {
         let mut strangers = Strangers::default();
         assert_eq!(strangers.admit(StreamId(0), source(9)), None);
-        for n in 1..=OF_ONE as u64 {
+        for n in 1..=OF_ONE as u32 {
             assert_eq!(strangers.admit(StreamId(n), source(1)), None);
         }
         assert_eq!(strangers.admit(StreamId(100), source(1)), Some(StreamId(1)));
@@ -68,9 +68,9 @@ mod tests {
     #[test]
     fn a_crowd_never_keeps_a_newcomer_out() {
         let mut strangers = Strangers::default();
-        for n in 0..10_000_u64 {
+        for n in 0..10_000_u32 {
             let gone = strangers.admit(StreamId(n), source((n % 200) as u8));
-            assert_eq!(gone.is_some(), n >= MOST as u64, "{n}");
+            assert_eq!(gone.is_some(), n >= MOST as u32, "{n}");
             assert!(strangers.len() <= MOST);
         }
     }

@@ -39,16 +39,18 @@ pub struct Forwarding {
     pub table: Option<Arc<Table>>,
     /// What became of each packet.
     pub counters: Arc<Counters>,
-    /// A super peer's two ports.
+    /// A super peer\'s two ports.
     pub stun: Option<Here>,
-    /// The place last told as strayed, by tunnel index.
-    told: BTreeMap<u32, Locator>,
+    /// The place last told as strayed, and when, by tunnel index.
+    told: BTreeMap<u32, (Locator, Instant)>,
     /// When a source was last called a stranger.
     strangers: BTreeMap<Endpoint, Instant>,
 }
 
 /// A source is told at most this often that its session is not ours.
 const HINT: Duration = Duration::from_secs(1);
+/// A peer that goes on sending from a place off its path is told of again after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Sources remembered for [`HINT`].
 const MAX_STRANGERS: usize = 1024;
 
@@ -210,7 +212,9 @@ impl Forwarding {
                 }
             }
             Some(path) => {
-                if path != from && self.told.insert(slot.index, from) != Some(from) {
+                let told = |(place, at): &(Locator, Instant)| *place == from && now.since(*at) < TELL_AGAIN;
+                if path != from && !self.told.get(&slot.index).is_some_and(told) {
+                    self.told.insert(slot.index, (from, now));
                     deeds.push(Deed::Ask(Exception::Strayed { slot: slot.id, from }));
                 }
             }
