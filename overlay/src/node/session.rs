@@ -215,6 +215,7 @@ impl Node {
         }
         let name = peer.name().to_owned();
         self.close_idle_doors(node);
+        self.on_path_for_streams(node, path);
         self.unlisted.insert(node);
         self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
     }

@@ -222,20 +222,13 @@ impl Node {
         else {
             return self.end_stream(id);
         };
-        let by_udp = peer.path().is_some_and(|path| path.is_direct() && !is_stream(path));
         let Some(wanted) = self.streams.wanted.get_mut(&node) else { return };
-        match (by_udp, wanted.superseded) {
-            (true, Some(since)) if now.since(since) >= LINGER => return self.end_stream(id),
-            (true, since) => {
-                let since = *wanted.superseded.insert(since.unwrap_or(now));
-                wanted.next = Some(since + LINGER);
-                return;
+        if let Some(since) = wanted.superseded {
+            if now.since(since) >= LINGER {
+                return self.end_stream(id);
             }
-            (false, Some(_)) => {
-                wanted.superseded = None;
-                wanted.udp_again = UDP_SELDOM.min(wanted.udp_again * 2);
-            }
-            (false, None) => {}
+            wanted.next = Some(since + LINGER);
+            return;
         }
         wanted.next = Some(now + wanted.udp_again);
         let can_probe = peer.path().is_some();
@@ -243,6 +236,25 @@ impl Node {
             let at = Endpoint::main(at);
             let method = self.method(node, Locator::Direct(at));
             self.try_at(node, at, method);
+        }
+    }
+
+    /// A peer's traffic goes another way from here on.
+    pub(super) fn on_path_for_streams(&mut self, node: NodeId, path: Locator) {
+        let now = self.now.instant;
+        let Some(wanted) = self.streams.wanted.get_mut(&node).filter(|wanted| wanted.id.is_some()) else {
+            return;
+        };
+        // While it is dialled, an event will come.
+        let stands = wanted.next.is_some();
+        if is_stream(path) {
+            if wanted.superseded.take().is_some() {
+                wanted.udp_again = UDP_SELDOM.min(wanted.udp_again * 2);
+                wanted.next = Some(now + wanted.udp_again);
+            }
+        } else if path.is_direct() && stands {
+            wanted.superseded = Some(now);
+            wanted.next = Some(now + LINGER);
         }
     }
 
@@ -259,7 +271,9 @@ impl Node {
         let Some(node) = node else { return };
         self.streams.worked(carrier);
         if let Some(wanted) = self.streams.wanted.get_mut(&node) {
-            (wanted.next, wanted.tries) = (Some(self.now.instant + UDP_SOON), 0);
+            let calm = wanted.udp_again <= UDP_AGAIN;
+            let after = if calm { UDP_SOON } else { wanted.udp_again };
+            (wanted.next, wanted.tries, wanted.superseded) = (Some(self.now.instant + after), 0, None);
         }
         let Some(peer) = self.peers.get(&node) else { return self.end_stream(id) };
         match peer.path() {

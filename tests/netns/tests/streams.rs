@@ -31,8 +31,7 @@ const ONLY_443: &str = "table inet streams {
 }
 ";
 /// Nothing through the router; the router itself has connections to the internet.
-const NOTHING: &str =
-    "table inet streams {
+const NOTHING: &str = "table inet streams {
   chain pass { type filter hook forward priority -20; policy drop; }
 }
 insert rule ip boxfilter self ct state established,related accept
