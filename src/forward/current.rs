@@ -31,7 +31,7 @@ impl Inward for Current {
         let table = self.table.snapshot();
         let sender = Endpoint { via: Via::Stream(id), at: from };
         for run in runs {
-            let joined = Joined { end: run.end, stride: run.stride, sender };
+            let joined = Joined { end: run.end, stride: run.stride, sender, local: None };
             self.opener.handle(&table, arena, run.start, joined, now);
         }
         self.opener.flush(arena);

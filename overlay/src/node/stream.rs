@@ -280,7 +280,9 @@ impl Node {
             None => self.attempt(node),
             // UDP was only slow.
             Some(path) if path.is_direct() && !is_stream(path) => self.end_stream(id),
-            Some(_) => self.try_at(node, endpoint, if is_public(at.ip()) { Method::Public } else { Method::Local }),
+            Some(_) => {
+                self.try_at(node, endpoint, if is_public(at.ip()) { Method::Public } else { Method::Local })
+            }
         }
     }
 
