@@ -135,7 +135,8 @@ impl Node {
     pub fn is_udp_blocked(&self) -> bool {
         let ids: Vec<NodeId> = self.homes.ids().collect();
         let streams = |node: &NodeId| self.peers.get(node).is_some_and(uses_stream);
-        !ids.is_empty() && ids.iter().all(streams)
+        // A super peer whose way to another is blocked still hears those who live with it.
+        !ids.is_empty() && ids.iter().all(streams) && !(self.is_super_peer() && self.hears_udp())
     }
 
     fn hears_udp(&self) -> bool {

@@ -1,7 +1,7 @@
 //! TCP: connections that carry datagrams in order and lose none, and hosts whose UDP is blocked.
 //!
 //! Owns: which connections stand, and when what they carry arrives. A connection can be made to every host on the public
-//! Internet, from anywhere. Never: a decision of a node.
+//! Internet, from anywhere but across a cut. Never: a decision of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -75,7 +75,8 @@ impl World {
         self.currents.dialled.insert(end);
         let there = |at: &SocketAddr| {
             let found = self.hosts.iter().position(|host| host.realm == PUBLIC && host.address == *at);
-            found.filter(|host| self.hosts[*host].node.is_some()).map(|host| (HostId(host), *at))
+            let found = found.filter(|host| self.hosts[*host].node.is_some()).map(HostId);
+            found.filter(|host| !self.is_severed(from, *host)).map(|host| (host, *at))
         };
         match to.iter().find_map(there) {
             Some((host, at)) => {
@@ -108,10 +109,16 @@ impl World {
     }
 
     pub(super) fn send_along(&mut self, host: HostId, id: StreamId, bytes: &[u8]) {
-        if let Some((other, _)) = self.currents.ends.get(&(host, id)) {
+        let other = self.currents.ends.get(&(host, id)).filter(|(other, _)| !self.is_severed(host, other.0));
+        if let Some((other, _)) = other {
             let arrives = Current::Arrives(*other, bytes.into());
             self.schedule(self.now + WAN.latency, Happening::Current(arrives));
         }
+    }
+
+    /// What is sent meanwhile waits until it gives way to what is newer.
+    fn is_severed(&self, one: HostId, other: HostId) -> bool {
+        self.severed.contains(&(one.min(other), one.max(other)))
     }
 
     pub(super) fn on_current(&mut self, current: Current) {
