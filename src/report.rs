@@ -9,8 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub mod offloading;
+mod streams;
 pub mod timestamp;
 pub use offloading::{Offload, SocketBuffers};
+pub use streams::Streams;
 pub use timestamp::Timestamp;
 
 /// The version of every report here.
@@ -296,17 +298,6 @@ pub struct SuperPeer {
     pub transport: Transport,
     /// Whether it is the one asked first.
     pub home: bool,
-}
-
-/// TCP, for nodes whose UDP is blocked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Streams {
-    /// Where the node listens.
-    pub listen: Vec<SocketAddr>,
-    /// Where it would have liked to, and why it does not.
-    pub refused: Vec<String>,
-    /// How many connections there are.
-    pub open: usize,
 }
 
 /// The directory, seen from here.
