@@ -97,7 +97,7 @@ laboratory() {
 }
 
 install_missing nft:nftables ip:iproute2 ping:iputils-ping iperf3:iperf3 tcpdump:tcpdump conntrack:conntrack \
-    ethtool:ethtool stun:stun-client socat:socat miniupnpd:miniupnpd,miniupnpd-nftables faketime:faketime python3:python3 curl:curl,ca-certificates sysctl:procps \
+    ethtool:ethtool stun:stun-client tinyproxy:tinyproxy socat:socat miniupnpd:miniupnpd,miniupnpd-nftables faketime:faketime python3:python3 curl:curl,ca-certificates sysctl:procps \
     shellcheck:shellcheck gcc:gcc,libc6-dev
 install_rust
 install_components clippy rustfmt

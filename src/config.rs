@@ -3,7 +3,8 @@
 //! Owns: its keys and its error messages. Never: defaults of what is not in it, nor secrets.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use crate::failure::{ExitCode, Failure};
 use crate::offload::Wishes;
 use crate::options::{self, CipherChoice, TransportPolicy};
+use crate::stream::Proxy;
 
 /// A configuration. What the command line says goes before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -40,6 +42,10 @@ pub struct Config {
     pub offload: Wishes,
     /// Whether the router is asked to open a port.
     pub port_mapping: PortMapping,
+    /// Connections for those whose UDP is blocked.
+    pub stream: StreamConfig,
+    /// The HTTP proxy that leads out of this network.
+    pub proxy: Option<ProxyConfig>,
     /// What to do about transport keys.
     pub transport: Option<TransportPolicy>,
     /// Which cipher to use them with.
@@ -52,6 +58,50 @@ pub struct Config {
 pub struct PortMapping {
     /// Whether it is asked at all; not said: yes.
     pub enabled: Option<bool>,
+}
+
+/// `[stream]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamConfig {
+    /// Whether a super peer listens on TCP 443 as well, if that is free.
+    pub https: Option<bool>,
+}
+
+/// `[proxy]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Where it is, and who we are to it.
+    #[serde(deserialize_with = "proxy")]
+    pub url: Proxy,
+    /// Where the password is, if it is not in the URL: a file that only its owner can read.
+    pub password_file: Option<PathBuf>,
+}
+
+impl ProxyConfig {
+    /// The proxy with its password.
+    ///
+    /// # Errors
+    /// [`ExitCode::BadConfig`]: the file can't be read, others can read it, or there is no user.
+    pub fn proxy(&self) -> Result<Proxy, Failure> {
+        let Some(file) = &self.password_file else { return Ok(self.url.clone()) };
+        let bad = |what: String, mend: &str| Failure::new(ExitCode::BadConfig, what, mend);
+        let shown = file.display();
+        let unreadable =
+            |error: std::io::Error| bad(format!("{shown}: {error}"), "name a file that can be read");
+        let mode = std::fs::metadata(file).map_err(unreadable)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(bad(format!("others can read the proxy's password in {shown}"), "chmod 600 it"));
+        }
+        let password = std::fs::read_to_string(file).map_err(unreadable)?;
+        let with = self.url.clone().with_password(password.trim_end_matches(['\r', '\n']));
+        with.map_err(|what| bad(what, "give the user's name in [proxy] url"))
+    }
+}
+
+fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Proxy, D::Error> {
+    Proxy::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -127,7 +177,7 @@ mod tests {
             "listen = ['0.0.0.0:51860', '[::]:443']\ndirectory_listen = '0.0.0.0:51861'\n\
              relay_rate = 100\nqueues = 2\nadvertise = ['203.0.113.1:51860']\ntun = 'vpn0'\nmtu = 1400\nname = 'b'\n\
              [offload]\ntun_tso = false\ntun_uso = false\ntcp_coalescing = false\n\
-             udp_coalescing = false\ntun_checksum = false\nudp_gso = true\nudp_gro = false\n[port_mapping]\nenabled = false\n",
+             udp_coalescing = false\ntun_checksum = false\nudp_gso = true\nudp_gro = false\n[port_mapping]\nenabled = false\n[stream]\nhttps = false\n",
         )
         .unwrap();
         assert_eq!(config.listen[1].port(), 443);
@@ -139,6 +189,7 @@ mod tests {
             (Some("vpn0"), Some(1400), Some("b"))
         );
         assert_eq!(config.offload.off().count(), 6);
+        assert_eq!(config.stream.https, Some(false));
         assert_eq!(config.offload.udp_gso, Some(true));
         assert_eq!(config.port_mapping.enabled, Some(false));
         assert_eq!(parse("").unwrap(), Config::default());
@@ -156,6 +207,7 @@ mod tests {
             ("mtu = 1400\n[half", 2, ""),
             ("[port_mapping]\nenabled = 'no'\n", 2, "invalid type"),
             ("[offload]\nudp_tso = false\n", 2, "unknown field `udp_tso`"),
+            ("[proxy]\nurl = 'socks5://eva:hush@p'\n", 2, "only http:// is understood"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(
@@ -163,8 +215,28 @@ mod tests {
                 "{error}"
             );
             assert!(error.contains(part), "{error}");
-            assert!(!error.contains('\n'), "{error}");
+            assert!(!error.contains('\n') && !error.contains("hush"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_password_in_a_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "hush\n").unwrap();
+        let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let text = format!("[proxy]\nurl = 'http://eva@p:3128'\npassword_file = '{}'\n", file.display());
+        let proxy = parse(&text).unwrap().proxy.unwrap();
+        mode(0o644);
+        let failure = proxy.proxy().unwrap_err();
+        assert!(
+            failure.code == ExitCode::BadConfig && failure.what.contains("others can read"),
+            "{failure:?}"
+        );
+        mode(0o600);
+        assert_eq!(proxy.proxy(), Ok(Proxy::parse("http://eva:hush@p:3128").unwrap()));
+        let nobody = text.replace("eva@", "");
+        assert!(parse(&nobody).unwrap().proxy.unwrap().proxy().is_err(), "whose password is it?");
     }
 
     #[test]

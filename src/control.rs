@@ -18,11 +18,12 @@ use crossbeam_channel::{Receiver, after, never, select};
 use frejus_overlay::agreement::Cost;
 use frejus_overlay::document::{Contact, Credential, Genesis, NatClass, Network, Roles};
 use frejus_overlay::forward::{Exception, Table};
-use frejus_overlay::locator::{DoorId, Endpoint};
+use frejus_overlay::locator::{DoorId, Endpoint, StreamId};
 use frejus_overlay::login::Entry;
 use frejus_overlay::mapping::{Mapped, MappingProtocol};
 use frejus_overlay::node::{Answer, Event, Invitation, Node, Output, Persist, Request, RequestId};
 use frejus_overlay::port::{Command, Reply};
+use frejus_overlay::stream::StreamEvent;
 use frejus_overlay::timing::Instant;
 use frejus_overlay::verdict::{Counters, Drop};
 use frejus_overlay::wire::{Frame, classify};
@@ -51,6 +52,8 @@ pub enum News {
     Moved,
     /// The machine has slept: deadlines may have passed unnoticed.
     Awake,
+    /// What became of a stream.
+    Stream(StreamId, StreamEvent),
     /// Say goodbye and end.
     Stop,
     /// As [`Self::Stop`], because something is gone that the node cannot do without.
@@ -71,6 +74,12 @@ pub trait World {
     fn open_door(&mut self, door: DoorId);
     /// Close it.
     fn close_door(&mut self, door: DoorId);
+    /// Dial a stream; what becomes of it is told as [`News::Stream`].
+    fn open_stream(&mut self, stream: StreamId, to: Vec<SocketAddr>);
+    /// Close it, without a word.
+    fn close_stream(&mut self, stream: StreamId);
+    /// Whoever opened it to us may stay.
+    fn trust_stream(&mut self, stream: StreamId);
     /// Write an IP packet to the TUN device; `false` if it did not take it.
     fn to_tun(&mut self, packet: &[u8]) -> bool;
     /// Forward by this table from now on.
@@ -96,6 +105,8 @@ pub trait World {
     fn tell(&mut self, event: &Event);
     /// Everything counted by the forwarding threads, by control and by the kernel.
     fn counters(&self) -> report::Counters;
+    /// Where TCP is listened for, and how many streams there are.
+    fn streams(&self) -> report::Streams;
     /// What the kernel does for the forwarding threads.
     fn offloading(&self) -> Offloading;
 }
@@ -242,6 +253,7 @@ impl<W: World> Control<W> {
             News::Mapped(mapped) => self.node.handle_mapping(mapped, now),
             News::Moved | News::RouterRestarted => self.node.handle_moved(now),
             News::Awake => self.node.handle_timeout(now),
+            News::Stream(stream, event) => self.node.handle_stream(stream, event, now),
             News::Stop => self.request(Asked::Stop, Request::Stop),
             News::Lost(failure) => {
                 self.lost = Some(failure);
@@ -324,6 +336,9 @@ impl<W: World> Control<W> {
             }
             Output::OpenDoor(door) => self.world.open_door(door),
             Output::CloseDoor(door) => self.world.close_door(door),
+            Output::OpenStream { id, to } => self.world.open_stream(id, to),
+            Output::CloseStream(stream) => self.world.close_stream(stream),
+            Output::TrustStream(stream) => self.world.trust_stream(stream),
             Output::Table(table) => self.world.publish(table),
             Output::Command(command) => self.command(command),
             Output::Persist(change) => self.unsaved.add(change),
@@ -378,6 +393,7 @@ impl<W: World> Control<W> {
         };
         let mut status = answer::status(status, state, &self.facts, self.world.counters());
         let offloading = self.world.offloading();
+        status.streams = self.world.streams();
         status.offload = offloading.offload;
         status.socket_buffers = offloading.buffers;
         status.attention.extend(offloading.attention);

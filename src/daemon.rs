@@ -5,6 +5,7 @@
 
 mod host;
 mod parts;
+mod streams;
 
 use std::path::Path;
 use std::time::Duration;
@@ -105,7 +106,7 @@ fn enrol(
 ) -> Result<Joined, Failure> {
     let mut crypto = Wireguard::new(state.keys()?.tunnel.clone(), clock.clone());
     let name = options.name.clone().or_else(host_label);
-    let bid = Bid { code, name, from: &[], routes: &foreign_routes(state)? };
+    let bid = Bid { code, name, from: &[], routes: &foreign_routes(state)?, proxy: options.proxy.clone() };
     let joined = joining::join(state, &bid, &mut crypto, &|| clock.now(), progress)?;
     Ok(Joined {
         network: joined.network.genesis.name.clone(),

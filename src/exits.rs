@@ -5,6 +5,7 @@
 use frejus_overlay::locator::{Endpoint, Via};
 use nix::errno::Errno;
 
+use crate::stream::Outlets;
 use crate::udp::{Doors, Udp, Unsent, WhenFull};
 
 /// What datagrams leave by; clones share the sockets.
@@ -14,6 +15,8 @@ pub struct Exits {
     pub udp: Udp,
     /// Further ones.
     pub doors: Doors,
+    /// Connections. They never make anybody wait: their oldest datagrams give way.
+    pub streams: Outlets,
 }
 
 impl Exits {
@@ -25,10 +28,10 @@ impl Exits {
         match to.via {
             Via::Main => self.udp.send(to.at, bytes, segment, full),
             Via::Door(door) => self.doors.send(door, to.at, bytes, segment, full),
-            Via::Stream(_) => {
+            Via::Stream(stream) => self.streams.send(stream, bytes, segment).map_err(|_| {
                 let datagrams = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
-                Err(Unsent { datagrams, source: Errno::EBADF.into() })
-            }
+                Unsent { datagrams, source: Errno::EBADF.into() }
+            }),
         }
     }
 }

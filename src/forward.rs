@@ -4,6 +4,7 @@
 //! sends; what it cannot decide goes to control through a bounded queue. Never: an allocation, a channel, a log
 //! line or a clock reading per packet.
 
+mod current;
 mod doors;
 mod duty;
 mod interrupt;
@@ -36,9 +37,11 @@ use nix::sys::pthread::pthread_kill;
 use crate::clock::Clock;
 use crate::exits::Exits;
 use crate::gate::Gate;
+use crate::stream::{self, Outlets};
 use crate::tun::Tun;
 use crate::udp::{Doors, Udp};
 
+use current::Current;
 use doors::Doorway;
 use duty::Duty;
 use inward::Inward;
@@ -72,6 +75,8 @@ pub struct ForwardParts {
     pub udp: Udp,
     /// Further ones, that control opens and closes.
     pub doors: Doors,
+    /// Connections, that control opens and closes.
+    pub streams: Outlets,
     /// Swapped by control.
     pub table: Arc<Published>,
     /// To control, see [`exceptions`].
@@ -87,6 +92,7 @@ pub struct ForwardParts {
 /// What every pair of threads has of the same.
 struct Shared {
     doors: Doors,
+    streams: Outlets,
     table: Arc<Published>,
     exceptions: Sender<Exception>,
     gate: Arc<Mutex<Gate>>,
@@ -96,11 +102,18 @@ struct Shared {
     lost: Arc<Mutex<Option<Lost>>>,
 }
 
+impl Shared {
+    fn exits(&self, udp: &Udp) -> Exits {
+        Exits { udp: udp.clone(), doors: self.doors.clone(), streams: self.streams.clone() }
+    }
+}
+
 /// The running threads, a pair for each queue of the device.
 pub struct Forwarding {
     stops: Vec<Arc<Stop>>,
     threads: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
+    current: Option<Current>,
 }
 
 impl Forwarding {
@@ -110,12 +123,13 @@ impl Forwarding {
     /// The kernel gives no event descriptor or no thread; or there are fewer sockets than queues.
     pub fn start(parts: ForwardParts) -> io::Result<Self> {
         interrupt::install()?;
-        let ForwardParts { tuns, udp, doors, table, exceptions, tunnel_key, clock, lost } = parts;
+        let ForwardParts { tuns, udp, doors, streams, table, exceptions, tunnel_key, clock, lost } = parts;
         let gate = Arc::new(Mutex::new(Gate::new(&tunnel_key)));
         let lost = Arc::new(Mutex::new(Some(lost)));
-        let mut forwarding = Self { stops: Vec::new(), threads: Vec::new(), counters: Vec::new() };
+        let mut forwarding =
+            Self { stops: Vec::new(), threads: Vec::new(), counters: Vec::new(), current: None };
         let responder = Arc::new(Mutex::new(Responder::new(udp.port(), doors.port(DoorId::STUN))));
-        let shared = Shared { doors, table, exceptions, gate, responder, clock, lost };
+        let shared = Shared { doors, streams, table, exceptions, gate, responder, clock, lost };
         let first = tuns.first().map(Arc::clone);
         for (queue, tun) in tuns.into_iter().enumerate() {
             let udp = udp.queue(queue).ok_or(io::ErrorKind::InvalidInput)?;
@@ -123,17 +137,20 @@ impl Forwarding {
         }
         if let Some(tun) = first {
             forwarding.start_doorway(&tun, &udp, &shared)?;
+            let opener = forwarding.opener(&tun, shared.exits(&udp), &shared);
+            let current = Current::new(Arc::clone(&shared.table), opener, shared.clock.clone());
+            forwarding.current = Some(current);
         }
         Ok(forwarding)
     }
 
     fn start_pair(&mut self, tun: &Arc<Tun>, udp: &Udp, shared: &Shared) -> io::Result<()> {
         let stop = self.stop_sign()?;
-        let exits = Exits { udp: udp.clone(), doors: shared.doors.clone() };
+        let exits = shared.exits(udp);
         let (table, clock) = (&shared.table, &shared.clock);
         let control = self.control(shared);
         let outward = Outward::new(Arc::clone(tun), exits.clone(), Arc::clone(table), control, clock.clone());
-        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), shared);
+        let opener = self.opener(tun, exits, shared);
         let inward = Inward::new(Arc::clone(tun), udp.clone(), Arc::clone(table), opener, clock.clone());
         let duty = Arc::new(Duty::new(outward));
         let (stops, outwards) = (Arc::clone(&stop), Arc::clone(&duty));
@@ -150,12 +167,20 @@ impl Forwarding {
 
     fn start_doorway(&mut self, tun: &Arc<Tun>, udp: &Udp, shared: &Shared) -> io::Result<()> {
         let stop = self.stop_sign()?;
-        let exits = Exits { udp: udp.clone(), doors: shared.doors.clone() };
-        let opener = Opener::new(Arc::clone(tun), exits, self.control(shared), shared);
+        let opener = self.opener(tun, shared.exits(udp), shared);
         let (doors, table) = (shared.doors.clone(), Arc::clone(&shared.table));
         let doorway = Doorway::new(doors, table, opener, shared.clock.clone());
         self.spawn("frejus-doors", move || doorway.run(&stop))?;
         Ok(())
+    }
+
+    fn opener(&mut self, tun: &Arc<Tun>, exits: Exits, shared: &Shared) -> Opener {
+        Opener::new(Arc::clone(tun), exits, self.control(shared), shared)
+    }
+
+    /// What reads streams hands their datagrams to this; once.
+    pub fn take_current(&mut self) -> Option<Box<dyn stream::Inward>> {
+        self.current.take().map(|current| Box::new(current) as Box<dyn stream::Inward>)
     }
 
     fn stop_sign(&mut self) -> io::Result<Arc<Stop>> {
@@ -172,7 +197,7 @@ impl Forwarding {
         Control { queue: shared.exceptions.clone(), counters }
     }
 
-    /// What the threads counted: outward and inward, of one pair after the other; last, the doors'.
+    /// What the threads counted: outward and inward, of one pair after the other; then the doors' and the streams'.
     #[must_use]
     pub fn counters(&self) -> &[Arc<Counters>] {
         &self.counters

@@ -6,6 +6,8 @@
 //! The keys are on disk before the first request, so that a second try is made by the same node and the code is not
 //! burnt twice, whatever happened to the first.
 
+mod currents;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -25,6 +27,9 @@ use crate::failure::{ExitCode, Failure};
 use crate::founding::{clash, free_prefix};
 use crate::fragmentation;
 use crate::state::StateDir;
+use crate::stream::Proxy;
+
+use currents::Currents;
 
 /// An answer is smaller than a full Ethernet frame.
 const ROOM: usize = 2048;
@@ -49,6 +54,8 @@ pub struct Bid<'a> {
     pub name: Option<String>,
     /// Local addresses to ask from, at most one a family; their ports don't matter. None: what the kernel chooses.
     pub from: &'a [SocketAddr],
+    /// The HTTP proxy to ask through where nothing else gets through.
+    pub proxy: Option<Proxy>,
     /// Routes of this machine, each with its interface.
     pub routes: &'a [(IpNetwork, String)],
 }
@@ -94,7 +101,8 @@ pub fn join(
     let mut enrolment = Enrolment::new(bid.code, keys.node, tunnel_key, bid.name.clone());
     let doors = Doors::open(bid)?;
     progress(&format!("asking {}", bid.code.network_name));
-    let enrolled = doors.run(&mut enrolment, crypto, clock)?;
+    let mut currents = Currents::new(&bid.code.doors, bid.proxy.as_ref(), clock().instant)?;
+    let enrolled = doors.run(&mut currents, &mut enrolment, crypto, clock)?;
     check_routes(&enrolled, bid)?;
     state.write_genesis(&enrolled.genesis)?;
     state.write_super_peers(std::slice::from_ref(&enrolled.contact))?;
@@ -143,6 +151,7 @@ impl Doors {
     /// Carry datagrams to and fro until there is an outcome.
     fn run(
         &self,
+        currents: &mut Currents,
         enrolment: &mut Enrolment,
         crypto: &mut dyn Crypto,
         clock: &dyn Fn() -> Now,
@@ -152,6 +161,7 @@ impl Doors {
         loop {
             enrolment.handle_timeout(clock(), crypto);
             while let Some((to, bytes)) = enrolment.poll_output() {
+                currents.send(to, &bytes);
                 match self.send(to, &bytes) {
                     Ok(()) => sent = true,
                     Err(error) => unsent = Some(error),
@@ -160,8 +170,14 @@ impl Doors {
             if let Some(outcome) = enrolment.outcome() {
                 return outcome.map_err(|error| refused(&error, unsent.filter(|_| !sent)));
             }
-            let due = enrolment.poll_timeout().unwrap_or(clock().instant);
-            self.wait(due.since(clock().instant))?;
+            let now = clock().instant;
+            currents.handle_timeout(now);
+            let due = enrolment.poll_timeout().unwrap_or(now);
+            let due = currents.poll_timeout().map_or(due, |at| due.min(at));
+            self.wait(currents, due.since(now))?;
+            while let Some((from, bytes)) = currents.hear(clock().instant) {
+                enrolment.handle_datagram(from, &bytes, clock(), crypto);
+            }
             for socket in &self.0 {
                 while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                     enrolment.handle_datagram(from, &buffer[..length], clock(), crypto);
@@ -178,9 +194,9 @@ impl Doors {
     }
 
     /// Until something comes, or `patience` is over.
-    fn wait(&self, patience: Duration) -> Result<(), Failure> {
-        let mut fds: Vec<PollFd<'_>> =
-            self.0.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+    fn wait(&self, currents: &Currents, patience: Duration) -> Result<(), Failure> {
+        let all = self.0.iter().map(AsFd::as_fd).chain([currents.descriptor()]);
+        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // Rounded up, so that a deadline less than a millisecond away is not waited for in a busy loop.
         let ms = u16::try_from(patience.as_millis() + 1).unwrap_or(u16::MAX);
         match poll(&mut fds, PollTimeout::from(ms)) {
@@ -225,7 +241,7 @@ fn refused(error: &EnrolError, unsent: Option<std::io::Error>) -> Failure {
             Failure::new(
                 ExitCode::Unreachable,
                 format!("{error}{why}"),
-                "check that the super peer is up, and that UDP to it passes every firewall on the way",
+                "check that the super peer is up, and that UDP, or TCP to the same port or to 443, passes every firewall",
             )
         }
         EnrolError::Clock { .. } => {

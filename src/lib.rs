@@ -29,7 +29,7 @@ pub mod report;
 mod seal;
 mod sleep;
 pub mod state;
-
+pub mod stream;
 pub mod transport;
 pub mod tun;
 pub mod udp;

@@ -59,10 +59,10 @@ impl Bucket {
 
 /// An IPv4 /24 or an IPv6 /48: what one customer usually gets, at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Prefix([u8; 6], bool);
+pub(crate) struct Prefix([u8; 6], bool);
 
 impl Prefix {
-    fn of(source: IpAddr) -> Self {
+    pub(crate) fn of(source: IpAddr) -> Self {
         match source.to_canonical() {
             IpAddr::V4(v4) => {
                 let [a, b, c, _] = v4.octets();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::offload::Wishes;
 use crate::report::Role;
+use crate::stream::Proxy;
 
 /// A joining code. It holds a secret, so it is shown to nobody who does not ask for it by name.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,8 @@ pub struct JoinOptions {
     pub name: Option<String>,
     /// What to do where this node is enrolled already.
     pub if_enrolled: IfEnrolled,
+    /// The HTTP proxy to ask through where nothing else gets through.
+    pub proxy: Option<Proxy>,
 }
 
 /// A node on disk, enrolled.
@@ -140,11 +143,16 @@ pub struct UpOptions {
     pub state: PathBuf,
     /// The control socket to make.
     pub socket: PathBuf,
-    /// Where to listen; empty: [`DEFAULT_PORT`] on every address, or another port if it is taken.
+    /// Where to listen, UDP and TCP, and TCP alone on 443 beside another port; empty: [`DEFAULT_PORT`] on every address,
+    /// or another port if it is taken.
     pub listen: Vec<SocketAddr>,
     /// Where the directory listens; none: the port after that of `listen`, and for a peer another one, or none, if
     /// it is taken.
     pub directory_listen: Option<SocketAddr>,
+    /// Whether a super peer listens on TCP 443 as well, if that is free.
+    pub https: bool,
+    /// The HTTP proxy to connect through where nothing else gets through.
+    pub proxy: Option<Proxy>,
     /// Addresses that others are told, beyond what the node finds out itself.
     pub advertise: Vec<SocketAddr>,
     /// What a super peer relays for one node, in Mb/s; none: 1000.
@@ -347,8 +355,13 @@ mod tests {
 
     #[test]
     fn a_code_is_not_shown_by_accident() {
-        let options =
-            JoinOptions { code: Code::new("hush"), state: None, name: None, if_enrolled: IfEnrolled::Refuse };
+        let options = JoinOptions {
+            code: Code::new("hush"),
+            state: None,
+            name: None,
+            if_enrolled: IfEnrolled::Refuse,
+            proxy: None,
+        };
         assert!(!format!("{options:?}").contains("hush"));
     }
 

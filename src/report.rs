@@ -9,8 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub mod offloading;
+mod streams;
 pub mod timestamp;
 pub use offloading::{Offload, SocketBuffers};
+pub use streams::Streams;
 pub use timestamp::Timestamp;
 
 /// The version of every report here.
@@ -219,6 +221,9 @@ pub struct Status {
     pub super_peers: Vec<SuperPeer>,
     /// The directory, seen from here.
     pub directory: Directory,
+    /// Connections for those whose UDP is blocked.
+    #[serde(default)]
+    pub streams: Streams,
     /// What the kernel does in bulk, by name.
     #[serde(default)]
     pub offload: BTreeMap<String, Offload>,
@@ -547,6 +552,7 @@ mod tests {
 "nat_classes":{"open":2,"port-restricted":31},
 "super_peers":[{"name":"s","id":"nodeid-s","rtt_ms":20.125,"transport":"udp","home":true}],
 "directory":{"mode":"client","peers":12,"published":{"lease":true,"whereabouts":false}},
+"streams":{"listen":["0.0.0.0:51860"],"refused":["0.0.0.0:443: taken"],"open":1},
 "offload":{"udp_gro":{"on":true,"why":null},"udp_gso":{"on":false,"why":"this kernel has none"}},
 "socket_buffers":{"send":2097152,"receive":8388608},
 "ciphers":[{"name":"chacha20-poly1305","seal_1420_ns":1020},{"name":"aes-256-gcm","seal_1420_ns":736}],

@@ -68,6 +68,7 @@ fn status(state: State) -> Status {
             published: Published { lease: true, whereabouts: true },
         },
         ciphers: Vec::new(),
+        streams: frejus::report::Streams::default(),
         offload: BTreeMap::new(),
         socket_buffers: SocketBuffers::default(),
         attention: Vec::new(),

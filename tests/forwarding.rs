@@ -34,6 +34,7 @@ use frejus::clock::Clock;
 use frejus::forward::{ForwardParts, Forwarding, Published, exceptions, sum};
 use frejus::netlink::Netlink;
 use frejus::offload::{Offload, Offloads, Wishes};
+use frejus::stream::Outlets;
 use frejus::tun::{Name, Tun};
 use frejus::udp::{Doors, Listen, PortChoice, Udp};
 use frejus::wireguard::Wireguard;
@@ -158,7 +159,17 @@ impl Node {
             let (udp, doors, table, clock) = parts;
             let lost = Box::new(move || lose.send(()).unwrap());
             let exceptions = tell;
-            let parts = ForwardParts { tuns, udp, doors, table, exceptions, tunnel_key, clock, lost };
+            let parts = ForwardParts {
+                tuns,
+                udp,
+                doors,
+                streams: Outlets::default(),
+                table,
+                exceptions,
+                tunnel_key,
+                clock,
+                lost,
+            };
             (tun, Forwarding::start(parts).unwrap())
         });
         let forwarding = Some(forwarding);

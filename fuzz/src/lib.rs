@@ -20,9 +20,11 @@ use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{self, Gso, VnetHeader};
 use frejus_overlay::packet::{IpPacket, protocol};
 use frejus_overlay::record::{self, Record};
+use frejus_overlay::wire::connect;
 use frejus_overlay::wire::control::Message;
 use frejus_overlay::wire::enrol;
 use frejus_overlay::wire::part::{Assembly, Part};
+use frejus_overlay::wire::stream::Header;
 use frejus_overlay::wire::{self, Frame};
 
 /// A target: its name, which is also its corpus, and what it does.
@@ -42,6 +44,8 @@ pub const TARGETS: &[Target] = &[
     ("fragment", fragment),
     ("part", part),
     ("igd", igd),
+    ("stream", stream),
+    ("connect", connect),
 ];
 
 /// Datagrams: a relay frame's inside is shorter than the frame, and its header is rebuilt bit by bit.
@@ -214,6 +218,27 @@ pub fn fragment(data: &[u8]) {
     while let Some(piece) = fragments.write_next(&mut out) {
         let length = piece.expect("a piece fits the path");
         assert!(IpPacket::parse(&out[..length]).is_ok());
+    }
+}
+
+/// Headers of a stream's records: what is read is written again as it was, and promises no more than a record holds.
+pub fn stream(data: &[u8]) {
+    for bytes in data.as_chunks().0 {
+        if let Some(header) = Header::decode(*bytes) {
+            assert_eq!(header.encode(), *bytes);
+            assert!((1..=header.length()).contains(&header.stride()) && header.datagrams() <= 2048);
+        }
+    }
+}
+
+/// What an HTTP proxy answers: more bytes never undo a verdict.
+pub fn connect(data: &[u8]) {
+    let verdict = connect::answer(data);
+    if let connect::Answer::Connected(end) = verdict {
+        assert!(end <= data.len() && data[..end].ends_with(b"\r\n\r\n"));
+    }
+    if verdict != connect::Answer::Incomplete {
+        assert_eq!(connect::answer(&[data, b"more"].concat()), verdict);
     }
 }
 

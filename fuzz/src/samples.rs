@@ -18,7 +18,7 @@ use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::record::Record;
 use frejus_overlay::timing::UnixTime;
 use frejus_overlay::wire::control::Message;
-use frejus_overlay::wire::{self, enrol, part};
+use frejus_overlay::wire::{self, enrol, part, stream};
 
 /// When all of it is valid.
 pub const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -125,7 +125,11 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     datagram.truncate(length);
     let lookup = Message::Lookup { id: 7, subject: Subject::Name("b".to_owned()) };
     let (offer, answer) = halves();
+    let header = |length, stride| stream::Header::new(length, stride).expect("it fits").encode();
     let mut all = vec![
+        ("stream", "headers", [header(148, 148), header(65_507, 1312)].concat()),
+        ("connect", "connected", b"HTTP/1.1 200 Connection established\r\nA: b\r\n\r\n".to_vec()),
+        ("connect", "refused", b"HTTP/1.0 407 Who?\r\n\r\n<html>".to_vec()),
         ("classify", "relay", [&wire::relay_header(Channel(7)), inner.as_slice()].concat()),
         ("classify", "knock", wire::frame(wire::KNOCK, &[9; 64])),
         ("classify", "stranger", wire::frame(wire::STRANGER, &[])),

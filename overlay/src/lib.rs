@@ -63,6 +63,7 @@ pub mod relay;
 pub mod resolver;
 pub mod score;
 mod standby;
+pub mod stream;
 pub mod stun;
 #[cfg(test)]
 mod testing;

@@ -25,6 +25,9 @@ pub const REQUESTS: usize = 256;
 /// mappings.
 pub const DOORS: usize = 320;
 
+/// Streams at once, ours and others': more than the descriptors that a process usually gets (1,024).
+pub const STREAMS: usize = 1024;
+
 /// Super peers that a node keeps a tunnel with: one may die.
 pub const HOMES: usize = 2;
 

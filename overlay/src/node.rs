@@ -18,6 +18,7 @@ mod reflect;
 mod request;
 mod serve;
 mod session;
+mod stream;
 mod survey;
 mod view;
 
@@ -54,6 +55,7 @@ use presence::Presence;
 use reflect::Reflections;
 use request::Requests;
 use serve::Served;
+use stream::Streams;
 use survey::Survey;
 
 pub use io::*;
@@ -94,6 +96,7 @@ pub struct Node {
     askers: Askers,
     requests: Requests,
     homes: Homes,
+    streams: Streams,
     presence: Presence,
     served: Served,
     reflections: Reflections,
@@ -142,6 +145,7 @@ impl Node {
             survey: Survey::default(),
             channels: Channels::new(config.relay_rate),
             doors: Doors::default(),
+            streams: Streams::default(),
             login: config.login,
             network: config.network,
             genesis: config.genesis,
@@ -269,6 +273,7 @@ impl Node {
         }
         self.resolver.handle_timeout(now);
         self.on_homes_timeout();
+        self.on_streams_timeout();
         self.on_presence_timeout();
         self.on_requests_timeout();
         self.on_served_timeout();
@@ -295,6 +300,7 @@ impl Node {
             peers,
             self.resolver.poll_timeout(),
             Some(self.homes.poll_timeout()),
+            self.streams.poll_timeout(),
             Some(self.presence.poll_timeout()),
             self.requests.poll_timeout(),
             Some(self.served.poll_timeout()),

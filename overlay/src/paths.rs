@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::KEEPALIVE;
-use crate::locator::{Endpoint, Locator};
+use crate::locator::{Endpoint, Locator, Via};
 use crate::node::Method;
 use crate::path_mtu::{Mtu, PathMtu};
 use crate::score::{Score, Tier};
@@ -42,6 +42,8 @@ const HOLD: [Duration; 4] =
 const REMEMBER: Duration = Duration::from_secs(600);
 /// A peer that speaks from another place than the path in use, this long at most before that is in doubt, has moved there.
 const FOLLOWED: Duration = Duration::from_secs(1);
+/// A stream sends again by itself what was lost, which takes a second or two; and what waits before it is dropped, not late.
+const STREAM_DEAD_AFTER: Duration = Duration::from_secs(4);
 /// Round trip assumed before the first answer.
 const RTT_GUESS: Duration = Duration::from_millis(150);
 /// What a path without an answer counts for in the choice: a guess beats nothing that was measured.
@@ -126,8 +128,17 @@ impl Path {
         self.rtt.unwrap_or(RTT_GUESS)
     }
 
+    fn is_stream(&self) -> bool {
+        matches!(self.locator.endpoint().via, Via::Stream(_))
+    }
+
+    fn patience(&self) -> Duration {
+        let least = if self.is_stream() { STREAM_DEAD_AFTER } else { DEAD_AFTER };
+        least.max(self.expected() * 4)
+    }
+
     fn is_dead(&self, now: Instant) -> bool {
-        self.unanswered.is_some_and(|since| now.since(since) >= DEAD_AFTER.max(self.expected() * 4))
+        self.unanswered.is_some_and(|since| now.since(since) >= self.patience())
     }
 
     fn doubt_at(&self) -> Option<Instant> {
@@ -139,13 +150,16 @@ impl Path {
     }
 
     fn score(&self, is_held: bool, now: Instant) -> Score {
-        let tier = match (self.is_dead(now), self.locator.is_direct()) {
-            (true, _) => Tier::Dead,
-            (_, false) if self.distrusted.is_some() => Tier::RelayInDoubt,
-            (_, false) => Tier::Relay,
-            (_, true) if is_held => Tier::Unsteady,
-            (_, true) if self.in_doubt(now) => Tier::DirectInDoubt,
-            (_, true) => Tier::Direct,
+        let tier = match (self.locator.is_direct(), self.is_stream()) {
+            _ if self.is_dead(now) => Tier::Dead,
+            (false, _) if self.distrusted.is_some() => Tier::RelayInDoubt,
+            (false, true) => Tier::RelayByStream,
+            (false, false) => Tier::Relay,
+            (true, _) if is_held => Tier::Unsteady,
+            (true, true) if self.in_doubt(now) => Tier::StreamInDoubt,
+            (true, true) => Tier::Stream,
+            (true, false) if self.in_doubt(now) => Tier::DirectInDoubt,
+            (true, false) => Tier::Direct,
         };
         Score { tier, rtt: self.rtt.unwrap_or(UNMEASURED) }
     }
@@ -452,7 +466,7 @@ impl Paths {
     /// When [`Self::handle_timeout`] has something to do next.
     #[must_use]
     pub fn poll_timeout(&self, active: bool, keep: bool) -> Option<Instant> {
-        let death = |path: &Path| path.unanswered.map(|since| since + DEAD_AFTER.max(path.expected() * 4));
+        let death = |path: &Path| path.unanswered.map(|since| since + path.patience());
         let probe = |path: &Path| Self::probe_at(path, self.selected, active, keep);
         let measure = self.selected().and_then(|path| path.mtu.poll_timeout(active));
         let doubt = self.selected().filter(|path| !path.is_doubted).and_then(Path::doubt_at);

@@ -12,10 +12,16 @@ pub enum Tier {
     Dead,
     /// Through a relay, and an end of it has moved.
     RelayInDoubt,
+    /// Through a relay that TCP leads to: where one of its packets is lost, all of them wait.
+    RelayByStream,
+    /// Straight by TCP, with a probe unanswered for longer than it should be.
+    StreamInDoubt,
     /// Straight, and answering, after it died several times within minutes.
     Unsteady,
     /// Through a relay.
     Relay,
+    /// Straight by TCP, and answering.
+    Stream,
     /// Straight, with a probe unanswered for longer than it should be, or an end of it has moved.
     DirectInDoubt,
     /// Straight, and answering.
@@ -58,6 +64,14 @@ mod tests {
     fn direct_beats_relay_however_slow() {
         assert!(score(Tier::Direct, 900).beats(score(Tier::Relay, 5)));
         assert!(!score(Tier::Relay, 5).beats(score(Tier::DirectInDoubt, 900)));
+    }
+
+    #[test]
+    fn udp_beats_tcp_however_fast() {
+        assert!(score(Tier::Direct, 900).beats(score(Tier::Stream, 5)));
+        assert!(score(Tier::Stream, 900).beats(score(Tier::Relay, 5)), "the relay is spared");
+        assert!(score(Tier::Relay, 900).beats(score(Tier::RelayByStream, 5)));
+        assert!(score(Tier::Relay, 900).beats(score(Tier::StreamInDoubt, 5)));
     }
 
     #[test]

@@ -43,6 +43,8 @@ reasons! {
     ControlBusy = "control_busy",
     /// The socket did not take it.
     SendFailed = "send_failed",
+    /// A TCP connection does not drain as fast as it is filled: the oldest give way.
+    StreamFull = "stream_full",
     /// Nobody read it from the socket in time; the kernel counts these.
     SocketOverflow = "socket_overflow",
     /// The TUN device did not take it.

@@ -3,9 +3,11 @@
 //! Owns: telling datagrams apart by their first bytes, and the layout of our own frames (see docs/wire.md). RFC
 //! 9443 is the pattern: every protocol keeps a range of first bytes to itself.
 
+pub mod connect;
 pub mod control;
 pub mod enrol;
 pub mod part;
+pub mod stream;
 
 use crate::locator::Channel;
 

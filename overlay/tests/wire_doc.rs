@@ -26,6 +26,7 @@ use frejus_overlay::wire;
 use frejus_overlay::wire::control::{self, Message};
 use frejus_overlay::wire::enrol;
 use frejus_overlay::wire::part;
+use frejus_overlay::wire::stream;
 
 const DOCUMENT: &str = include_str!("../../docs/wire.md");
 
@@ -219,6 +220,8 @@ fn examples() -> Examples {
         messages().into_iter().map(|(name, message)| (name, message.encode())).collect();
     examples.insert("relay-header", wire::relay_header(Channel(0x0123_4567_89ab_cdef)).to_vec());
     examples.insert("frames", frames());
+    let header = stream::Header::new(64, 32).expect("a run of two");
+    examples.insert("stream", [&stream::PREFACE[..], &header.encode()].concat());
     examples.insert("inner-packet", inner_packet());
     let probe = Message::Probe { token: 300 };
     examples.insert("padded-probe", probe.padded(8));

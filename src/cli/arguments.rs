@@ -146,9 +146,13 @@ pub struct Up {
     /// How long a passport lives, with --create
     #[arg(long, value_name = "TIME", requires = "create", default_value = "30d", value_parser = options::life)]
     pub passport_life: Duration,
-    /// Listen here, UDP and TCP; may be repeated [default: port 51860 on every address]
+    /// Listen here, UDP and TCP; may be repeated, with port 443 beside another for TCP alone [default: port 51860 on every
+    /// address]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
+    /// As a super peer, do not listen on TCP 443
+    #[arg(long)]
+    pub no_https: bool,
     /// Where the directory listens, TCP and QUIC [default: the next port]
     #[arg(long, value_name = "ADDR:PORT")]
     pub directory_listen: Option<SocketAddr>,

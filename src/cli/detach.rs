@@ -17,6 +17,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::offload::Offload;
 use crate::options::UpOptions;
 use crate::report::{State, Status};
+use crate::stream::ENVIRONMENT;
 
 /// How long the node may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -77,6 +78,13 @@ fn command(options: &UpOptions, verbose: u8) -> Result<Command, Failure> {
     command.arg("--socket").arg(absolute(&options.socket)?);
     for at in &options.listen {
         command.args(["--listen", &at.to_string()]);
+    }
+    if !options.https {
+        command.arg("--no-https");
+    }
+    if let Some(proxy) = &options.proxy {
+        // Not an argument: there may be a password in it.
+        command.env(ENVIRONMENT, proxy.url());
     }
     if let Some(at) = &options.directory_listen {
         command.args(["--directory-listen", &at.to_string()]);
@@ -178,6 +186,7 @@ mod tests {
     use super::*;
     use crate::offload::Wishes;
     use crate::options::{CipherChoice, TransportPolicy};
+    use crate::stream::Proxy;
 
     #[test]
     fn the_failure_of_the_background_is_the_failure_of_the_foreground() {
@@ -212,18 +221,21 @@ mod tests {
             mtu: Some(1400),
             offload: Wishes { tun_uso: Some(false), udp_gso: Some(true), ..Wishes::default() },
             port_mapping: false,
+            https: false,
+            proxy: Some(Proxy::parse("http://eva:hush@p:1").unwrap()),
             transport: TransportPolicy::Require,
             cipher: CipherChoice::Aes256Gcm,
-
         };
         let command = command(&options, 2).unwrap();
         let said: Vec<_> = command.get_args().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(
             said.join(" "),
-            "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 \
+            "up --background --state /s --socket /s/control.sock --listen 0.0.0.0:1 --listen [::]:1 --no-https \
              --directory-listen 0.0.0.0:2 --advertise 192.0.2.1:1 --relay-rate 500 --queues 3 --tun vpn0 --mtu 1400 \
              --no-offload tun_uso --offload udp_gso --no-port-mapping \
              --transport require --cipher aes-256-gcm -v -v"
         );
+        let secret = command.get_envs().find(|(name, _)| *name == ENVIRONMENT).and_then(|(_, value)| value);
+        assert_eq!(secret.and_then(|url| url.to_str()), Some("http://eva:hush@p:1"));
     }
 }

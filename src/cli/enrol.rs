@@ -10,6 +10,7 @@ use crate::daemon;
 use crate::failure::{ExitCode, Failure};
 use crate::options::{Code, CreateOptions, IfEnrolled, InviteRequest, JoinOptions, Joined};
 use crate::paths_on_disk::Roots;
+use crate::stream::Proxy;
 
 /// The longest text that is taken for a code.
 const LONGEST_CODE: u64 = 16 << 10;
@@ -56,7 +57,8 @@ pub(super) fn join_options(
     let state =
         common.state.clone().or_else(|| common.network.as_ref().map(|network| roots.state_of(network)));
     let config = config(common, roots, common.network.as_deref())?;
-    Ok(JoinOptions { code: read_code(code)?, state, name: name.or(config.name), if_enrolled })
+    let proxy = proxy(&config)?;
+    Ok(JoinOptions { code: read_code(code)?, state, name: name.or(config.name), if_enrolled, proxy })
 }
 
 /// `b 10.93.4.7 fd12:3456:789a::7`: one line that `read name address4 address6` takes apart.
@@ -88,6 +90,14 @@ pub(super) fn invite(common: &Common, roots: &Roots, invite: &Invite) -> Result<
         answer => answer?,
     };
     screen::print_line(code.reveal())
+}
+
+/// The HTTP proxy to use: of the configuration, or of the environment.
+pub(super) fn proxy(config: &Config) -> Result<Option<Proxy>, Failure> {
+    if let Some(said) = &config.proxy {
+        return said.proxy().map(Some);
+    }
+    Proxy::from_environment().map_err(|what| Failure::usage(what, "set it to http://HOST:PORT, or unset it"))
 }
 
 /// The code itself, `-` for standard input, or `@FILE`.

@@ -66,15 +66,20 @@ const FILES: [(&str, &str); 3] = [
         "/etc/frejus/NETWORK.toml",
         "configuration, optional: listen, directory_listen, advertise, relay_rate, queues, tun, mtu, name, transport, cipher, \
          and under [offload] tun_tso, tun_uso, tcp_coalescing, udp_coalescing, tun_checksum, udp_gso, udp_gro = true or \
-         false",
+         false; under [stream] https = false keeps a super peer off TCP 443; under [proxy] \
+         url = \"http://USER:PASSWORD@HOST:PORT\" and password_file name the HTTP proxy that leads out of this network",
     ),
     ("/var/lib/frejus/NETWORK/", "state: identity, passport, caches; with --detach also frejus.log"),
     ("/run/frejus/NETWORK.sock", "control socket of the running node: HTTP and JSON"),
 ];
 
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 4] = [
     ("FREJUS_SOCKET", "control socket, unless --socket, --state or --network is given"),
     ("FREJUS_LOG", "what is logged, as in frejus=debug,libp2p=info; goes before --verbose"),
+    (
+        "FREJUS_PROXY, https_proxy, ALL_PROXY",
+        "HTTP proxy to connect through where nothing else gets through, unless the configuration names one",
+    ),
     ("NO_COLOR", "if set, nothing is coloured"),
 ];
 

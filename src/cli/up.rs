@@ -14,6 +14,7 @@ use crate::offload::{Offload, Wishes};
 use crate::options::{Code, CreateOptions, IfEnrolled, InviteRequest, UpOptions};
 use crate::paths_on_disk::{Home, Roots};
 use crate::report::State;
+use crate::stream::Proxy;
 
 /// How long the founder's node may take until it can make a code.
 const FIRST_CODE: Duration = Duration::from_secs(60);
@@ -30,7 +31,8 @@ pub(super) fn run(common: &Common, roots: &Roots, up: Up) -> Result<(), Failure>
     let config = enrol::config(common, roots, home.network.as_deref())?;
     let detached = up.detach;
     let background = up.background;
-    let options = options(up, config, home);
+    let proxy = enrol::proxy(&config)?;
+    let options = options(up, config, home, proxy);
     if detached {
         return detach::run(&options, common.verbose, founded);
     }
@@ -91,13 +93,15 @@ fn enrol(
 }
 
 /// The command line goes before the configuration.
-fn options(up: Up, config: Config, home: Home) -> UpOptions {
+fn options(up: Up, config: Config, home: Home, proxy: Option<Proxy>) -> UpOptions {
     let first = |said: Vec<_>, configured| if said.is_empty() { configured } else { said };
     UpOptions {
         state: home.state,
         socket: home.socket,
         listen: first(up.listen, config.listen),
         directory_listen: up.directory_listen.or(config.directory_listen),
+        https: !up.no_https && config.stream.https.unwrap_or(true),
+        proxy,
         advertise: first(up.advertise, config.advertise),
         relay_rate: up.relay_rate.or(config.relay_rate),
         queues: up.queues.or(config.queues),
@@ -176,7 +180,7 @@ mod tests {
             ..Config::default()
         };
         let home = Home { network: None, state: "/s".into(), socket: "/s/control.sock".into() };
-        let options = options(up, config, home);
+        let options = options(up, config, home, None);
         assert_eq!(options.listen, ["0.0.0.0:1".parse().unwrap()]);
         assert_eq!(options.advertise, ["192.0.2.1:2".parse().unwrap()]);
         assert_eq!((options.tun.as_deref(), options.mtu), (Some("vpn0"), Some(1400)));

@@ -10,6 +10,7 @@ use frejus_overlay::document::{Candidate, CandidateKind, Passport, Roles};
 use frejus_overlay::node::{
     Answer, Failed, Method, PathView, PeerView, Resolution, Source, Status, SuperPeerView,
 };
+use frejus_overlay::stream::Carrier;
 use frejus_overlay::timing::UnixTime;
 
 use super::Facts;
@@ -99,7 +100,7 @@ pub(super) fn roles(roles: Roles) -> Vec<report::Role> {
 pub(super) fn path(path: PathView) -> report::Path {
     report::Path {
         kind: if path.locator.is_direct() { report::PathKind::Direct } else { report::PathKind::Relay },
-        transport: report::Transport::Udp,
+        transport: transport(path.carrier),
         remote: path.locator.remote(),
         via: path.via,
         method: match path.method {
@@ -116,6 +117,14 @@ pub(super) fn path(path: PathView) -> report::Path {
         loss: (path.loss * 1000.0).round() / 1000.0,
         mtu: path.mtu,
         since_s: path.age.as_secs(),
+    }
+}
+
+const fn transport(carrier: Option<Carrier>) -> report::Transport {
+    match carrier {
+        None => report::Transport::Udp,
+        Some(Carrier::Tcp) => report::Transport::Tcp,
+        Some(Carrier::Tls | Carrier::Proxy) => report::Transport::Tls,
     }
 }
 
@@ -153,7 +162,7 @@ fn super_peer(view: SuperPeerView) -> report::SuperPeer {
         name: view.name,
         id: view.id.to_string(),
         rtt_ms: view.rtt.filter(|_| view.home).map(ms),
-        transport: report::Transport::Udp,
+        transport: transport(view.carrier),
         home: view.home,
     }
 }
@@ -195,6 +204,7 @@ pub(super) fn status(
                 whereabouts: status.whereabouts_published,
             },
         },
+        streams: report::Streams::default(),
         offload: BTreeMap::new(),
         socket_buffers: report::SocketBuffers::default(),
         ciphers: facts.ciphers.iter().filter_map(cost).collect(),

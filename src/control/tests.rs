@@ -44,6 +44,12 @@ impl World for Fake {
     }
     fn open_door(&mut self, _: DoorId) {}
     fn close_door(&mut self, _: DoorId) {}
+    fn open_stream(&mut self, _: StreamId, _: Vec<SocketAddr>) {}
+    fn close_stream(&mut self, _: StreamId) {}
+    fn trust_stream(&mut self, _: StreamId) {}
+    fn streams(&self) -> report::Streams {
+        report::Streams::default()
+    }
     fn to_tun(&mut self, _: &[u8]) -> bool {
         true
     }

@@ -1,11 +1,12 @@
 //! This machine, as the control thread's [`World`]: sockets, device, directory, disk, terminal.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use frejus_overlay::document::{Contact, Credential};
 use frejus_overlay::forward::Table;
-use frejus_overlay::locator::{DoorId, Endpoint, Via};
+use frejus_overlay::locator::{DoorId, Endpoint, StreamId, Via};
 use frejus_overlay::login::Entry;
 use frejus_overlay::node::Event;
 use frejus_overlay::port::Command;
@@ -19,12 +20,16 @@ use crate::forward::{self, Published};
 use crate::ledger::Ledger;
 use crate::report;
 use crate::state::{Lock, StateDir};
+use crate::stream::{Outlets, Streams};
 use crate::tun::Tun;
 use crate::udp::{Buffers, Doors, UdpSender, WhenFull};
 
 pub(super) struct Host {
     pub(super) udp: UdpSender,
     pub(super) doors: Doors,
+    pub(super) streams: Streams,
+    pub(super) outlets: Outlets,
+    pub(super) listening: report::Streams,
     pub(super) tun: Arc<Tun>,
     pub(super) table: Arc<Published>,
     pub(super) directory: DirectoryHandle,
@@ -45,7 +50,7 @@ impl World for Host {
         match to.via {
             Via::Main => self.udp.send(to.at, datagram).is_ok(),
             Via::Door(door) => self.doors.send(door, to.at, datagram, datagram.len(), WhenFull::Drop).is_ok(),
-            Via::Stream(_) => false,
+            Via::Stream(stream) => self.outlets.send(stream, datagram, datagram.len()).is_ok(),
         }
     }
 
@@ -57,6 +62,18 @@ impl World for Host {
 
     fn close_door(&mut self, door: DoorId) {
         self.doors.close(door);
+    }
+
+    fn open_stream(&mut self, stream: StreamId, to: Vec<SocketAddr>) {
+        self.streams.open(stream, to);
+    }
+
+    fn close_stream(&mut self, stream: StreamId) {
+        self.streams.close(stream);
+    }
+
+    fn trust_stream(&mut self, stream: StreamId) {
+        self.streams.trust(stream);
     }
 
     fn to_tun(&mut self, packet: &[u8]) -> bool {
@@ -106,6 +123,10 @@ impl World for Host {
             packets_in: sum.packets_in.load(Ordering::Relaxed),
             dropped: dropped.filter(|(_, packets)| *packets > 0).collect(),
         }
+    }
+
+    fn streams(&self) -> report::Streams {
+        report::Streams { open: self.streams.count(), ..self.listening.clone() }
     }
 
     fn offloading(&self) -> Offloading {

@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::host::Host;
+use super::streams::{self, Wanted};
 use super::{login_server, no_netlink, no_thread};
 use crate::api::ControlSocket;
 use crate::clock::Clock;
@@ -32,6 +33,7 @@ use crate::options::{CipherChoice, DEFAULT_PORT, UpOptions};
 use crate::portmap::{PortMapper, Wish};
 use crate::sleep;
 use crate::state::{Saved, StateDir};
+use crate::stream::Outlets;
 use crate::transport::{self, Transport};
 use crate::tun::{self, Tun, TunError};
 use crate::udp::{BindError, Doors, Listen, PortChoice, Udp};
@@ -71,7 +73,8 @@ impl Parts {
         let serves = saved.passport.roles.includes(Roles::SUPER_PEER);
         let offloads = Arc::new(Offloads::new(options.offload).for_kernel(&kernel_release()));
         let queues = options.queues.map_or_else(queues, usize::from);
-        let udp = Udp::bind_queues(listen(&options.listen, serves)?, queues, Arc::clone(&offloads));
+        let wanted = Wanted::of(&options.listen);
+        let udp = Udp::bind_queues(listen(&wanted.both, serves)?, queues, Arc::clone(&offloads));
         let udp = udp.map_err(bind_failure)?;
         let doors = Doors::new(Arc::clone(&offloads)).map_err(|error| no_thread(&error))?;
         let alternate = serves && open_stun(&doors, &udp);
@@ -83,10 +86,12 @@ impl Parts {
         let crypto = Wireguard::new(saved.keys.tunnel.clone(), clock.clone()).carrying(transport);
         let (exceptions, excepted) = forward::exceptions();
         let table = Arc::new(Published::new(Arc::new(nobody(&saved))));
-        let forwarding = Forwarding::start(ForwardParts {
+        let outlets = Outlets::default();
+        let mut forwarding = Forwarding::start(ForwardParts {
             tuns,
             udp: udp.clone(),
             doors: doors.clone(),
+            streams: outlets.clone(),
             table: Arc::clone(&table),
             exceptions,
             tunnel_key: crypto.public(),
@@ -96,10 +101,17 @@ impl Parts {
         .map_err(|error| no_thread(&error))?;
         let counters = Arc::new(Counters::default());
         let mut all = forwarding.counters().to_vec();
-        all.push(Arc::clone(&counters));
+        all.extend([Arc::clone(&counters), outlets.counters()]);
+        let current = forwarding.take_current().expect("there is a device, and nobody took it before");
+        let streams = streams::start(outlets.clone(), current, options.proxy.clone(), news)?;
+        let asked = serves || !wanted.both.is_empty();
+        let listening = streams::listen(&streams, &udp.local(), &wanted, asked, serves && options.https)?;
         let host = Host {
             udp: udp.sender(),
             doors,
+            streams,
+            outlets,
+            listening,
             tun: Arc::clone(&tun),
             table,
             directory,

@@ -139,14 +139,7 @@ impl Opener {
     }
 
     /// What is neither data nor relayed.
-    fn single(
-        &self,
-        table: &Table,
-        frame: Option<Frame<'_>>,
-        datagram: &[u8],
-        joined: Joined,
-        now: Instant,
-    ) {
+    fn single(&self, table: &Table, frame: Option<Frame<'_>>, datagram: &[u8], joined: Joined, now: Instant) {
         let sender = joined.sender;
         match frame {
             Some(Frame::Stun) if !stun::is_answer(datagram) => self.answer_stun(table, datagram, joined, now),

@@ -156,7 +156,7 @@ fn try_join(
         let elapsed = start.elapsed() * speed;
         Now { instant: Instant::from_start(elapsed), unix: NOW + ahead + elapsed }
     };
-    let bid = Bid { code, name: Some("laptop".to_owned()), from: &[], routes };
+    let bid = Bid { code, name: Some("laptop".to_owned()), from: &[], routes, proxy: None };
     join(state, &bid, &mut crypto, &clock, &mut |_| {})
 }
 
@@ -241,7 +241,7 @@ fn a_text_that_is_no_code_is_wrong_usage() {
 fn someone_elses_crypto_is_noticed() {
     let founder = Founder::open(1, 0);
     let code = founder.code();
-    let bid = Bid { code: &code, name: None, from: &[], routes: &[] };
+    let bid = Bid { code: &code, name: None, from: &[], routes: &[], proxy: None };
     let clock = || Now { instant: Instant::ZERO, unix: NOW };
     let joined = join(&founder.state("a"), &bid, &mut Model(DOOR), &clock, &mut |_| {});
     assert!(joined.unwrap_err().what.contains("tunnel.key"));

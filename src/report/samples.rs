@@ -43,6 +43,11 @@ pub(crate) fn status() -> Status {
             peers: 12,
             published: Published { lease: true, whereabouts: false },
         },
+        streams: Streams {
+            listen: vec!["0.0.0.0:51860".parse().unwrap()],
+            refused: vec!["0.0.0.0:443: taken".into()],
+            open: 1,
+        },
         offload: [("udp_gro", None), ("udp_gso", Some("this kernel has none"))]
             .map(|(name, why)| (name.into(), Offload { on: why.is_none(), why: why.map(Into::into) }))
             .into(),

@@ -176,6 +176,7 @@ impl Node {
         let Some(dial) = self.peer(node).and_then(|peer| peer.dial.as_mut()) else { return };
         dial.next = now + PAUSES[(dial.attempts as usize).min(PAUSES.len() - 1)] + jitter;
         dial.attempts += 1;
+        self.consider_stream(node);
         let ways = self.ways(node);
         if ways.is_empty() {
             return;
@@ -222,9 +223,10 @@ impl Node {
         let doors = place.whereabouts.candidates.iter().filter(|c| c.kind != CandidateKind::Relay);
         let doors: Vec<Candidate> = doors.copied().take(MAX_DOORS).collect();
         if is_super_peer {
-            return doors.into_iter().map(|door| Way::Straight(door.at.into())).collect();
+            let doors = doors.into_iter().map(|door| Endpoint::main(door.at));
+            return doors.chain(self.streams.endpoint(node)).map(Way::Straight).collect();
         }
-        let mut ways: Vec<Way> = Vec::new();
+        let mut ways: Vec<Way> = self.streams.endpoint(node).map(Way::Straight).into_iter().collect();
         let me = self.me.passport.node;
         for home in place.whereabouts.homes.iter().filter(|home| **home != me) {
             let serves = |peer: &&Peer| peer.has_session() && peer.is_super_peer();
@@ -238,7 +240,7 @@ impl Node {
         let open = |door: &Candidate| {
             matches!(door.kind, CandidateKind::Host | CandidateKind::Mapped) && is_public(door.at.ip())
         };
-        let relayed = !ways.is_empty();
+        let relayed = ways.iter().any(|way| matches!(way, Way::Through(..)));
         ways.extend(
             doors.into_iter().filter(|door| open(door) || !relayed).map(|door| Way::Straight(door.at.into())),
         );

@@ -15,11 +15,12 @@ use crate::document::{
 };
 use crate::forward::Table;
 use crate::id::NodeId;
-use crate::locator::{DoorId, Endpoint, Locator};
+use crate::locator::{DoorId, Endpoint, Locator, StreamId};
 use crate::login::{Entry, LoginServer};
 use crate::mapping::Mapped;
 use crate::nat::Discovered;
 use crate::port::Command;
+use crate::stream::Carrier;
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
 
@@ -212,6 +213,8 @@ pub struct PathView {
     pub locator: Locator,
     /// The relay's name.
     pub via: Option<String>,
+    /// What carries the datagrams; `None`: UDP.
+    pub carrier: Option<Carrier>,
     /// How it was found.
     pub method: Method,
     /// Smoothed round trip; `None` before the first answer.
@@ -335,6 +338,8 @@ pub struct SuperPeerView {
     pub id: NodeId,
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
+    /// What carries the datagrams; `None`: UDP.
+    pub carrier: Option<Carrier>,
     /// Whether it is up and one of our homes.
     pub home: bool,
 }
@@ -395,6 +400,18 @@ pub enum Output {
     OpenDoor(DoorId),
     /// Close it, whether it could be opened or not.
     CloseDoor(DoorId),
+    /// Dial a node that listens at some of these addresses; what becomes of it is told with
+    /// [`super::Node::handle_stream`].
+    OpenStream {
+        /// Its number, even.
+        id: StreamId,
+        /// Where its UDP port is; TCP has the same number, or 443.
+        to: Vec<SocketAddr>,
+    },
+    /// Close a stream, or stop dialling. Nothing more is told of it.
+    CloseStream(StreamId),
+    /// Whoever opened this stream to us is a member: it may stay.
+    TrustStream(StreamId),
     /// Forward by this table.
     Table(Arc<Table>),
     /// Ask the directory.

@@ -392,6 +392,7 @@ impl Node {
     /// Our addresses changed, or what stands between us and the others: every mapping in every NAT may be another one. The
     /// homes come first, since what they relay needs to know where we are.
     pub(super) fn on_moved(&mut self) {
+        self.on_links_changed_for_streams();
         let now = self.now.instant;
         let (homes, others): (Vec<&Peer>, Vec<&Peer>) = self.peers.values().partition(|peer| peer.is_home);
         let nodes: Vec<NodeId> = homes.into_iter().chain(others).map(Peer::id).collect();

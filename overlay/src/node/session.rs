@@ -11,7 +11,7 @@ use crate::document::{Candidate, CandidateKind, Roles};
 use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
-use crate::locator::{Endpoint, Locator, is_public};
+use crate::locator::{Endpoint, Locator, Via, is_public};
 use crate::nat::observers::Observation;
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
@@ -94,6 +94,7 @@ impl Node {
     pub(super) fn on_established(&mut self, node: NodeId, from: Locator) {
         let now = self.now.instant;
         let method = self.method(node, from);
+        self.on_stream_used(node, from);
         let Some(peer) = self.peer(node) else { return };
         peer.hear(now);
         peer.dial = None;
@@ -152,7 +153,7 @@ impl Node {
     }
 
     /// How a path that leads there must have been found.
-    fn method(&self, node: NodeId, at: Locator) -> Method {
+    pub(super) fn method(&self, node: NodeId, at: Locator) -> Method {
         let Locator::Direct(at) = at else { return Method::Relayed };
         let peer_is_super =
             self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER));
@@ -228,6 +229,7 @@ impl Node {
         }
         let name = peer.name().to_owned();
         self.close_idle_doors(node);
+        self.on_path_for_streams(node, path);
         self.unlisted.insert(node);
         self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
     }
@@ -239,6 +241,7 @@ impl Node {
             .filter(|udp| udp.source == node.address6(&self.network.id) && udp.destination == self.own6);
         let Some(udp) = udp else { return self.drop(Drop::BadMessage) };
         let now = self.now.instant;
+        self.on_stream_used(node, from);
         let Some(peer) = self.peer(node) else { return };
         peer.hear(now);
         self.on_keys_ready(node);
@@ -579,6 +582,9 @@ impl Node {
         if !way.is_direct() {
             return;
         }
+        if let Via::Stream(id) = way.endpoint().via {
+            self.end_stream(id);
+        }
         let homes: Vec<NodeId> = self.homes.ids().collect();
         for home in homes {
             if let Some(path) = self.peers.get(&home).and_then(|peer| peer.paths.unasked()) {
@@ -629,6 +635,7 @@ impl Node {
         for due in peer.punch.handle_timeout(now) {
             match due {
                 punch::Due::Exchange => {
+                    self.seek_stream(node);
                     self.tell_candidates(node, true);
                 }
                 punch::Due::Probe(at) => {

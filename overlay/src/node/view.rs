@@ -12,10 +12,12 @@ impl Node {
     #[must_use]
     pub fn status(&self, now: Now) -> Status {
         let rtt = |node: &NodeId| self.peers.get(node).and_then(|peer| peer.paths.selected()?.rtt());
+        let carrier = |node: &NodeId| self.streams.carrier(self.peers.get(node)?.path()?.endpoint());
         let super_peers = self.homes.chosen().map(|(place, up)| SuperPeerView {
             name: place.passport.name.clone(),
             id: place.passport.node,
             rtt: rtt(&place.passport.node),
+            carrier: carrier(&place.passport.node),
             home: up,
         });
         let ready = self.is_ready();
@@ -101,6 +103,7 @@ impl Node {
         Some(PathView {
             locator: path.locator,
             via,
+            carrier: self.streams.carrier(path.locator.endpoint()),
             method: if path.locator.is_direct() { path.method } else { Method::Relayed },
             rtt: path.rtt(),
             loss: path.loss(),

@@ -39,6 +39,8 @@ pub struct PeerPath {
     pub via: Option<String>,
     /// How the path was found.
     pub method: String,
+    /// `udp`, `tcp` or `tls`.
+    pub transport: String,
     /// The largest inner packet that it takes, in bytes.
     pub mtu: u64,
 }
@@ -101,6 +103,14 @@ impl Daemon {
     pub fn start(host: &Host, options: &[&str]) -> Self {
         let state = state_of(host);
         let process = launch(host, &state, options);
+        Self { host: host.clone(), state, process }
+    }
+
+    /// As [`Daemon::start`], with variables in its environment.
+    pub fn start_with(host: &Host, variables: &[&str], options: &[&str]) -> Self {
+        let (state, binary) = (state_of(host), binary());
+        let up = [text(&binary), "up", "--state", text(&state)];
+        let process = host.spawn("frejus", &[&["env"], variables, &up, options].concat());
         Self { host: host.clone(), state, process }
     }
 
@@ -209,6 +219,14 @@ impl Daemon {
         self.node()["tun"].as_str().expect("status names the device").to_owned()
     }
 
+    /// What carries the datagrams to the first super peer that answers: `udp`, `tcp` or `tls`.
+    pub fn home_by(&self) -> Option<String> {
+        let status = self.status()?;
+        let answers = |peer: &&Value| peer["rtt_ms"].is_number();
+        let home = status["super_peers"].as_array()?.iter().find(answers)?;
+        Some(home["transport"].as_str()?.to_owned())
+    }
+
     /// True while `status` lists a super peer that answers.
     pub fn hears_a_super_peer(&self) -> bool {
         let answers = |peer: &Value| peer["rtt_ms"].is_number();
@@ -277,6 +295,7 @@ impl PeerPath {
             remote: word("remote"),
             via: path["via"].as_str().map(str::to_owned),
             method: word("method"),
+            transport: word("transport"),
             mtu: path["mtu"].as_u64().unwrap_or(0),
         }
     }

@@ -43,14 +43,16 @@ pub struct Forwarding {
     pub lie: Option<SocketAddr>,
     /// A super peer's two ports.
     pub stun: Option<Here>,
-    /// The place last told as strayed, by tunnel index.
-    told: BTreeMap<u32, Locator>,
+    /// The place last told as strayed, and when, by tunnel index.
+    told: BTreeMap<u32, (Locator, Instant)>,
     /// When a source was last called a stranger.
     strangers: BTreeMap<Endpoint, Instant>,
 }
 
 /// A source is told at most this often that its session is not ours.
 const HINT: Duration = Duration::from_secs(1);
+/// A peer that goes on sending from a place off its path is told of again after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Sources remembered for [`HINT`].
 const MAX_STRANGERS: usize = 1024;
 
@@ -212,8 +214,10 @@ impl Forwarding {
                 }
             }
             Some(path) => {
-                if path != from && slot.also != Some(from) && self.told.insert(slot.index, from) != Some(from)
-                {
+                let told = |(place, at): &(Locator, Instant)| *place == from && now.since(*at) < TELL_AGAIN;
+                let is_news = !self.told.get(&slot.index).is_some_and(told);
+                if path != from && slot.also != Some(from) && is_news {
+                    self.told.insert(slot.index, (from, now));
                     deeds.push(Deed::Ask(Exception::Strayed { slot: slot.id, from }));
                 }
             }

@@ -74,11 +74,9 @@ fn open(tunnel: &mut ModelTunnel, datagram: &[u8]) -> Option<Vec<u8>> {
     let mut out = [0; ROOM];
     match tunnel.open(datagram, &mut out) {
         Opened::Packet(n) => Some(out[..n].to_vec()),
-        Opened::Keepalive
-        | Opened::Rejected
-        | Opened::Duplicate
-        | Opened::Refused
-        | Opened::Partial(_) => None,
+        Opened::Keepalive | Opened::Rejected | Opened::Duplicate | Opened::Refused | Opened::Partial(_) => {
+            None
+        }
     }
 }
 

@@ -3,13 +3,16 @@
 //! Owns: [`World`]: the events in the order of their time, and the deadlines that nodes report. Time advances to the
 //! next event or deadline and nowhere else; only the node concerned is polled. Never: a decision of a node.
 
+mod currents;
+mod story;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use frejus_overlay::forward::Exception;
-use frejus_overlay::locator::{DoorId, Endpoint};
+use frejus_overlay::locator::{DoorId, Endpoint, Via};
 use frejus_overlay::node::{Node, Output, Request, RequestId};
 use frejus_overlay::port::Reply;
 use frejus_overlay::stun::{Here, Port};
@@ -21,10 +24,12 @@ use crate::dice::Dice;
 use crate::directory::{Asker, Directory};
 use crate::forwarding::{Deed, Forwarding};
 use crate::host::{Host, Traffic};
-use crate::internet::{Flight, HostId, Internet};
+use crate::internet::{Fate, Flight, HostId, Internet};
 use crate::laws::Laws;
 use crate::link::{HEADERS, Quality};
 use crate::trace::{Note, Trace};
+
+use currents::{Current, Currents};
 
 /// The lowest port of a further socket.
 const EPHEMERAL: u16 = 32768;
@@ -37,6 +42,8 @@ enum Happening {
     Reply(HostId, u32, Reply),
     /// A stream's next letter.
     Tick(usize),
+    /// Something about a TCP connection.
+    Current(Current),
 }
 
 /// Letters sent at a fixed interval.
@@ -90,6 +97,7 @@ pub struct World {
     /// Pairs between which nothing passes, for the directory's sake.
     severed: BTreeSet<(HostId, HostId)>,
     dice: Dice,
+    currents: Currents,
 }
 
 impl World {
@@ -116,6 +124,7 @@ impl World {
             names,
             severed: BTreeSet::new(),
             dice: Dice::new(seed, "world"),
+            currents: Currents::default(),
         }
     }
 
@@ -219,6 +228,7 @@ impl World {
                 }
             }
             Happening::Tick(stream) => self.tick(stream),
+            Happening::Current(current) => self.on_current(current),
         }
     }
 }
@@ -268,6 +278,7 @@ impl World {
     /// `kill -9`: the node is gone, its disk stays.
     pub fn kill(&mut self, id: HostId) {
         self.hosts[id.0].node = None;
+        self.close_streams_of(id);
         self.hosts[id.0].doors.clear();
         self.hosts[id.0].forwarding = Forwarding::default();
         self.directory.leave(id);
@@ -358,6 +369,9 @@ impl World {
                 host.open_door(door, port);
             }
             Output::CloseDoor(door) => _ = host.doors.remove(&door),
+            Output::OpenStream { id: stream, to } => self.open_stream(id, stream, &to),
+            Output::CloseStream(stream) => self.close_stream(id, stream),
+            Output::TrustStream(stream) => self.trust_stream(id, stream),
             Output::ToTun(packet) => deeds.push_back(Deed::Tun(packet)),
             Output::Table(table) => host.forwarding.table = Some(table),
             Output::Persist(what) => host.persist(what),
@@ -394,8 +408,14 @@ impl World {
 
     /// Send a datagram by one of the host's sockets.
     fn transmit_by(&mut self, from: HostId, to: Endpoint, bytes: &[u8]) {
+        if let Via::Stream(stream) = to.via {
+            return self.send_along(from, stream, bytes);
+        }
         let Some(source) = self.hosts[from.0].socket(to.via) else { return };
         let to = to.at;
+        if self.is_udp_blocked(from) {
+            return self.trace.note(self.now, Note::Refused(Fate::Filtered, source, to));
+        }
         self.laws.on_sent(from, bytes);
         self.trace.sent(self.now, from, to, bytes);
         let host = &mut self.hosts[from.0];
@@ -413,6 +433,9 @@ impl World {
 
     fn arrive(&mut self, flight: &Flight, bytes: &Arc<[u8]>) {
         match self.internet.arrive(flight) {
+            Ok((id, from, to)) if self.is_udp_blocked(id) => {
+                self.trace.note(self.now, Note::Refused(Fate::Filtered, from, to));
+            }
             Ok((id, from, to)) => {
                 if let Some(from) = self.hosts[id.0].endpoint(from, to) {
                     self.deliver(id, from, bytes);
@@ -609,38 +632,5 @@ impl World {
         host.doors.values_mut().for_each(|at| at.set_ip(address.ip()));
         let now = self.hosts[id.0].now(self.now);
         self.input(id, false, |node| node.handle_links(vec![address], now));
-    }
-
-    /// The seed, the last events, and how every node stands.
-    #[must_use]
-    pub fn story(&self) -> String {
-        let host = |id: HostId| self.hosts[id.0].name.clone();
-        let address = |at: SocketAddr| {
-            let owner = self.hosts.iter().find(|host| host.address == at);
-            owner.map_or_else(|| at.to_string(), |host| format!("{at} ({})", host.name))
-        };
-        let mut text = format!("seed {}, at {:?}\n{}", self.seed, self.now, self.trace.draw(host, address));
-        for host in self.hosts.iter().take(12) {
-            text += &format!("--- {} at {}, drops {:?}\n", host.name, host.address, host.drops());
-            let Some(node) = &host.node else { continue };
-            let status = node.status(host.now(self.now));
-            let homes: Vec<_> = status.super_peers.iter().map(|s| (&s.name, s.home)).collect();
-            text += &format!(
-                "    ready {} degraded {} nat {:?} homes {homes:?} candidates {:?} attention {:?}\n",
-                status.ready, status.degraded, status.nat, status.candidates, status.attention
-            );
-            for peer in node.peers(host.now(self.now)) {
-                text += &format!("    {}: {:?}\n", peer.passport.name, peer.path);
-            }
-        }
-        text
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.story());
-        }
     }
 }

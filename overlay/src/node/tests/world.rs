@@ -224,6 +224,7 @@ impl World {
                 Output::Event(event) => self.host(n).events.push(event),
                 Output::Answer(id, answer) => _ = self.host(n).answers.insert(id, answer),
                 Output::Persist(_) | Output::OpenDoor(_) | Output::CloseDoor(_) => {}
+                Output::OpenStream { .. } | Output::CloseStream(_) | Output::TrustStream(_) => {}
             }
         }
     }

@@ -1,0 +1,242 @@
+//! Streams over loopback: both ends, strangers, proxies.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+use std::thread;
+
+use crossbeam_channel::{Receiver, unbounded};
+use frejus_overlay::wire::stream::PREFACE;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ID: StreamId = StreamId(2);
+
+/// What one side of a test sees.
+struct End {
+    streams: Streams,
+    outlets: Outlets,
+    events: Receiver<(StreamId, StreamEvent)>,
+    /// Sender, bytes of a run, its stride.
+    runs: Receiver<(StreamId, Vec<u8>, usize)>,
+}
+
+struct Collect(crossbeam_channel::Sender<(StreamId, Vec<u8>, usize)>);
+
+impl Inward for Collect {
+    fn take(&mut self, id: StreamId, _from: SocketAddr, arena: &mut [u8], runs: &[Run]) {
+        for run in runs {
+            self.0.send((id, arena[run.start..run.end].to_vec(), run.stride)).ok();
+        }
+    }
+}
+
+impl End {
+    fn new(proxy: Option<Proxy>) -> Self {
+        let (tell, events) = unbounded();
+        let (collect, runs) = unbounded();
+        let tell: Tell = Box::new(move |id, event| tell.send((id, event)).is_ok());
+        let outlets = Outlets::default();
+        let streams = Streams::start(outlets.clone(), Box::new(Collect(collect)), tell, proxy).unwrap();
+        Self { streams, outlets, events, runs }
+    }
+
+    fn listening() -> (Self, SocketAddr) {
+        let end = Self::new(None);
+        let at = end.streams.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        (end, at)
+    }
+
+    fn event(&self) -> (StreamId, StreamEvent) {
+        self.events.recv_timeout(PATIENCE).expect("an event")
+    }
+
+    fn run(&self) -> (StreamId, Vec<u8>, usize) {
+        self.runs.recv_timeout(PATIENCE).expect("a record")
+    }
+}
+
+/// Dials and greets: the dialling end, the listening end, and the stream's number there.
+fn pair() -> (End, End, StreamId) {
+    let (there, at) = End::listening();
+    let here = End::new(None);
+    here.streams.open(ID, vec![at]);
+    assert_eq!(here.event(), (ID, StreamEvent::Open { at, carrier: Carrier::Tcp }));
+    let (id, event) = there.event();
+    assert!(id.0 % 2 == 1 && matches!(event, StreamEvent::Open { carrier: Carrier::Tcp, .. }), "{event:?}");
+    (here, there, id)
+}
+
+#[test]
+fn whole_runs_travel_both_ways() {
+    let (here, there, id) = pair();
+    there.streams.trust(id);
+    let long: Vec<u8> = (0..65_507_u32).map(|n| n as u8).collect();
+    for (run, stride) in [(&b"hello"[..], 5), (&long, 1312), (&[7; 64], 32)] {
+        assert_eq!(here.outlets.send(ID, run, stride), Ok(()));
+        assert!(there.run() == (id, run.to_vec(), stride), "{} bytes", run.len());
+        assert_eq!(there.outlets.send(id, run, stride), Ok(()));
+        assert!(here.run() == (ID, run.to_vec(), stride), "{} bytes back", run.len());
+    }
+}
+
+#[test]
+fn the_other_end_hears_that_a_stream_is_closed() {
+    let (here, there, id) = pair();
+    here.streams.close(ID);
+    assert_eq!(there.event(), (id, StreamEvent::Closed));
+    assert_eq!(here.outlets.send(ID, b"gone", 4), Err(NoStream));
+    assert!(here.events.try_recv().is_err(), "whoever closes knows it");
+    let (here, there, id) = pair();
+    drop(there.streams);
+    assert_eq!(here.event(), (ID, StreamEvent::Closed), "{id:?}");
+}
+
+#[test]
+fn a_reader_who_dawdles_loses_the_oldest_and_nobody_waits() {
+    let (there, at) = End::listening();
+    let mut silent = plain_client(at);
+    let (id, _) = there.event();
+    there.streams.trust(id);
+    let began = std::time::Instant::now();
+    for _ in 0..4000 {
+        there.outlets.send(id, &[1; 65_000], 1300).unwrap();
+    }
+    let dropped = there.outlets.counters().dropped(Reason::StreamFull);
+    assert!(began.elapsed() < PATIENCE, "nobody waits for a full stream");
+    // 260 MB are more than the kernel takes for somebody who reads nothing, and than the queue holds.
+    assert!(dropped > 3000 * 50, "{dropped} datagrams gave way");
+    // The stream is still in step: the next record begins where one ended.
+    let mut header = [0; 4];
+    silent.read_exact(&mut header).unwrap();
+    assert_eq!(header, [0xfd, 0xe8, 0x05, 0x14]);
+}
+
+/// A client that is nobody: TLS and the preface, then whatever the test does.
+fn plain_client(at: SocketAddr) -> rustls::StreamOwned<rustls::ClientConnection, StdStream> {
+    let mut stream = tls::tests::client(at, StdStream::connect(at).unwrap());
+    stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&PREFACE).unwrap();
+    let mut said = [0; PREFACE.len()];
+    stream.read_exact(&mut said).unwrap();
+    assert_eq!(said, PREFACE);
+    stream
+}
+
+#[test]
+fn a_stranger_who_sends_too_much_is_cut_off() {
+    let (there, at) = End::listening();
+    let mut client = plain_client(at);
+    let (id, _) = there.event();
+    client.write_all(&[0x40, 0, 0x05, 0x14]).unwrap();
+    assert_eq!(there.event(), (id, StreamEvent::Closed));
+}
+
+#[test]
+fn a_stranger_who_proves_nothing_is_cut_off_in_time() {
+    let (there, at) = End::listening();
+    let mut silent = StdStream::connect(at).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = plain_client(at);
+    let (id, _) = there.event();
+    assert_eq!(there.event(), (id, StreamEvent::Closed), "the greeting alone is not enough");
+    drop(client);
+    assert_eq!(silent.read(&mut [0; 100]).unwrap(), 0, "nor is a connection that says nothing");
+    assert!(there.streams.count() == 0, "nothing is left of either");
+}
+
+#[test]
+fn many_silent_strangers_keep_nobody_out() {
+    let (there, at) = End::listening();
+    let crowd: Vec<StdStream> = (0..100).map(|_| StdStream::connect(at).unwrap()).collect();
+    let here = End::new(None);
+    here.streams.open(ID, vec![at]);
+    assert!(matches!(here.event(), (ID, StreamEvent::Open { .. })));
+    assert!(there.streams.count() <= 17, "of one source so many wait");
+    drop(crowd);
+}
+
+#[test]
+fn another_server_is_not_a_node() {
+    let web = StdListener::bind("127.0.0.1:0").unwrap();
+    let at = web.local_addr().unwrap();
+    let serving = thread::spawn(move || {
+        let (mut socket, _) = web.accept().unwrap();
+        _ = socket.read(&mut [0; 1000]);
+        _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let here = End::new(None);
+    here.streams.open(ID, vec![at]);
+    assert_eq!(here.event(), (ID, StreamEvent::Closed));
+    serving.join().unwrap();
+}
+
+#[test]
+fn nobody_there() {
+    let here = End::new(None);
+    here.streams.open(ID, Vec::new());
+    assert_eq!(here.event(), (ID, StreamEvent::Closed));
+    here.streams.open(ID, vec!["192.0.2.1:9".parse().unwrap()]);
+    here.streams.close(ID);
+    assert_eq!(here.outlets.send(ID, b"gone", 4), Err(NoStream));
+}
+
+/// A proxy that wants `eva:hush` and connects to `node` whatever it is asked for; what it was asked.
+fn proxy(node: SocketAddr) -> (SocketAddr, Receiver<String>) {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let (tell, asked) = unbounded();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, tell) = (client.unwrap(), tell.clone());
+            thread::spawn(move || {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    client.read_exact(&mut byte).unwrap();
+                    head.extend(byte);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let welcome = head.contains("Proxy-Authorization: Basic ZXZhOmh1c2g=\r\n");
+                tell.send(head).ok();
+                if !welcome {
+                    client.write_all(b"HTTP/1.1 407 Who?\r\n\r\nA page").unwrap();
+                    return;
+                }
+                let mut server = StdStream::connect(node).unwrap();
+                client.write_all(b"HTTP/1.0 200 Connection established\r\n\r\n").unwrap();
+                let (mut back, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || io::copy(&mut back, &mut to));
+                io::copy(&mut client, &mut server).ok();
+            });
+        }
+    });
+    (at, asked)
+}
+
+#[test]
+fn through_a_proxy_with_a_password() {
+    let (there, node) = End::listening();
+    let (at, asked) = proxy(node);
+    let here = End::new(Some(Proxy::parse(&format!("http://eva:hush@{at}")).unwrap()));
+    // An address that nobody answers at: loopback but for the proxy.
+    let target = SocketAddr::from(([127, 9, 9, 9], 9));
+    here.streams.open(ID, vec![target]);
+    let (_, event) = here.event();
+    assert!(
+        matches!(event, StreamEvent::Open { carrier: Carrier::Proxy, at } if at.ip() == target.ip()),
+        "{event:?}"
+    );
+    assert!(asked.recv().unwrap().starts_with("CONNECT 127.9.9.9:443 HTTP/1.1\r\n"));
+    assert_eq!(here.outlets.send(ID, b"through", 7), Ok(()));
+    assert_eq!(there.run().1, b"through");
+}
+
+#[test]
+fn a_proxy_that_refuses() {
+    let (_there, node) = End::listening();
+    let (at, _asked) = proxy(node);
+    let here = End::new(Some(Proxy::parse(&format!("http://eva:wrong@{at}")).unwrap()));
+    here.streams.open(ID, vec![SocketAddr::from(([127, 9, 9, 9], 9))]);
+    assert_eq!(here.event(), (ID, StreamEvent::Closed));
+}

@@ -1,0 +1,137 @@
+//! Where UDP does not pass, TCP does; where it passes again, it is used again.
+
+use std::time::Duration;
+
+use frejus_overlay::document::NatClass;
+use frejus_overlay::stream::{Carrier, Reach};
+use frejus_sim::app::Kind;
+use frejus_sim::scenario::Scenario;
+use frejus_sim::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
+
+fn homes(seed: u64) -> Scenario {
+    Scenario::new(seed)
+        .super_peer("s")
+        .home("a", NatClass::PortRestricted)
+        .home("b", NatClass::PortRestricted)
+}
+
+/// What carries the path from one host to the other; `None` if there is none.
+fn carrier(world: &World, from: &str, to: &str) -> Option<Option<Carrier>> {
+    Some(world.path(from, to)?.carrier)
+}
+
+fn reach(world: &World, of: &str) -> Reach {
+    world.host(of).node.as_ref().expect("it runs").reachability()
+}
+
+#[test]
+fn a_node_without_udp_is_ready_within_three_seconds() {
+    for seed in SEEDS {
+        let mut world = homes(seed).build();
+        world.block_udp("a", true);
+        let took = world.run_until(SECOND * 10, World::all_ready).expect("ready");
+        assert!(took <= SECOND * 3, "{took:?}");
+        assert_eq!(carrier(&world, "a", "s"), Some(Some(Carrier::Tcp)));
+        assert_eq!(carrier(&world, "s", "a"), Some(Some(Carrier::Tcp)));
+        assert_eq!(carrier(&world, "b", "s"), Some(None));
+        let heard = Reach { udp: Some(false), tcp: Some(true), tls443: None };
+        assert_eq!(reach(&world, "a"), heard);
+        assert_eq!(reach(&world, "b").udp, Some(true));
+        for (from, to) in [("a", "b"), ("b", "a"), ("a", "s"), ("s", "a")] {
+            let letter = world.send(from, to, Kind::Request);
+            world.run_until(SECOND * 3, |w| w.answered(letter).is_some()).expect("an answer");
+        }
+        assert_eq!(carrier(&world, "a", "b"), Some(Some(Carrier::Tcp)), "through the relay");
+        assert!(world.is_relayed("a", "b"));
+        world.run_for(SECOND * 60);
+        assert_eq!(world.connections("s"), 1, "one is enough, and it stays");
+    }
+}
+
+#[test]
+fn a_node_without_udp_dials_public_peers() {
+    for seed in SEEDS {
+        let mut world = homes(seed).home("p", NatClass::Open).build();
+        world.block_udp("a", true);
+        world.run_until(SECOND * 10, World::all_ready).expect("ready");
+        let stream = world.stream("a", "p", Duration::from_millis(50), SECOND * 20);
+        world.run_until(SECOND * 5, |w| w.is_direct("a", "p") && w.is_direct("p", "a")).expect("direct");
+        assert_eq!(carrier(&world, "a", "p"), Some(Some(Carrier::Tcp)));
+        world.run_for(SECOND * 25);
+        assert!(world.answers_of(stream).iter().all(|(_, answer)| answer.is_some()), "nothing is lost");
+        assert!(world.is_direct("a", "p"), "it stays");
+    }
+}
+
+#[test]
+fn failover_to_tcp_and_back() {
+    for seed in SEEDS {
+        let mut world = homes(seed).build();
+        world.run_until(SECOND * 5, World::all_ready).expect("ready");
+        assert_eq!(carrier(&world, "a", "s"), Some(None));
+        let stream = world.stream("a", "s", Duration::from_millis(50), SECOND * 200);
+        let moment = Duration::from_millis(world.dice().below(3000));
+        world.run_for(SECOND * 3 + moment);
+
+        let blocked = world.now();
+        world.block_udp("a", true);
+        world.run_for(SECOND * 10);
+        let gap = world.answered_again(stream, blocked).expect("it works again").since(blocked);
+        assert!(gap <= SECOND * 6, "{gap:?}");
+        assert_eq!(carrier(&world, "a", "s"), Some(Some(Carrier::Tcp)));
+        assert_eq!(world.unanswered(stream, blocked + SECOND * 6, world.now() - SECOND), 0);
+
+        let free = world.now();
+        world.block_udp("a", false);
+        let again = world.run_until(SECOND * 60, |w| carrier(w, "a", "s") == Some(None)).expect("UDP again");
+        println!("seed {seed}: UDP blocked → TCP {gap:?}; free → UDP {again:?}");
+        world.run_for(SECOND * 100);
+        assert_eq!(
+            world.unanswered(stream, free, world.now() - SECOND),
+            0,
+            "nothing is lost on the way back"
+        );
+        assert_eq!(carrier(&world, "s", "a"), Some(None));
+        assert_eq!(world.connections("a"), 0, "the stream is not needed any more");
+    }
+}
+
+#[test]
+fn udp_that_comes_and_goes_does_not_make_paths_swing() {
+    let mut world = homes(1).build();
+    world.block_udp("a", true);
+    world.run_until(SECOND * 10, World::all_ready).expect("ready");
+    let (mut switches, mut last) = (0, carrier(&world, "a", "s"));
+    let minutes = 20;
+    for second in 0..minutes * 60 {
+        // Ten seconds of UDP in each half minute.
+        world.block_udp("a", second % 30 >= 10);
+        world.run_for(SECOND);
+        let now = carrier(&world, "a", "s").or(last);
+        switches += u64::from(now != last);
+        last = now;
+    }
+    println!("{switches} switches in {minutes} minutes");
+    assert!(switches < minutes, "less than one a minute");
+}
+
+#[test]
+fn a_stream_that_breaks_is_made_anew() {
+    for seed in SEEDS {
+        let mut world = homes(seed).build();
+        world.block_udp("a", true);
+        world.run_until(SECOND * 10, World::all_ready).expect("ready");
+        let s = world.id("s");
+        world.kill(s);
+        world.run_for(SECOND * 5);
+        world.start(s);
+        // Until the other home has noticed too: it is idle, and asks every 24 seconds.
+        world.run_for(SECOND * 60);
+        assert!(world.all_ready());
+        let letter = world.send("a", "b", Kind::Request);
+        world.run_until(SECOND * 5, |w| w.answered(letter).is_some()).expect("an answer");
+    }
+}
