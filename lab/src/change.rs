@@ -93,13 +93,21 @@ impl Lab {
         Ok(())
     }
 
-    /// The NAT forgets every mapping and every open door, as after a power cut.
+    /// The NAT forgets every mapping and every open door, as after a power cut; its daemon that maps ports, too.
+    ///
+    /// A sequential NAT goes on counting: it would else hand out the very ports that it has forgotten.
     ///
     /// # Errors
     /// There is no such NAT, or the kernel refuses.
     pub fn reboot(&mut self, name: &str) -> Result<()> {
         let router = self.router_of(name)?.clone();
-        self.load(&router)
+        if router.nat.mapping && self.stop_mapping(name)? {
+            return self.map_ports(name);
+        }
+        router.host.sh("conntrack -F 2>&1
+             if nft list maps | grep -q eim; then nft flush map ip boxnat eim; fi
+             if nft list sets | grep -q spoken; then nft flush set ip boxfilter spoken; fi")?;
+        Ok(())
     }
 
     /// The provider gives the NAT another address outside.

@@ -139,18 +139,20 @@ impl Lab {
         listening(&host, "PCP and NAT-PMP on port 5351", &["-Huln", "sport = :5351"])
     }
 
-    /// Ends the router's `miniupnpd`, if it has one, and forgets what it mapped.
+    /// Ends the router's `miniupnpd` and forgets what it mapped; false where it has none.
     ///
     /// # Errors
     /// There is no such router.
-    pub fn stop_mapping(&mut self, router: &str) -> Result<()> {
+    pub fn stop_mapping(&mut self, router: &str) -> Result<bool> {
         let router = self.router_of(router)?.clone();
         let title = format!("{} miniupnpd", router.host.name);
+        let before = self.services.len();
         for service in self.services.iter().filter(|service| service.title == title) {
             service.end();
         }
         self.services.retain(|service| service.title != title);
-        self.load(&router)
+        self.load(&router)?;
+        Ok(self.services.len() < before)
     }
 
     /// From here on the router's line is used by others too: so many new flows a second take a mapping each.

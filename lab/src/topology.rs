@@ -387,7 +387,12 @@ impl NatPlan {
     pub fn nat(&self) -> Result<Nat> {
         let mut nat = Nat::from(self.class);
         if self.hairpin {
-            nat = nat.hairpin().map_err(|trouble| Trouble { kind: Kind::BadTopology, ..trouble })?;
+            if !self.class.is_cone() {
+                let what = format!("{}: a {} NAT has no hairpin", self.name, self.class);
+                let mend = "take full-cone, address-restricted or port-restricted";
+                return Err(Trouble::new(Kind::BadTopology, what, mend));
+            }
+            nat = nat.hairpin();
         }
         if self.careless {
             nat = nat.careless();

@@ -236,7 +236,7 @@ fn a_delayed_link_delays_and_carries_large_frames() {
 fn a_lossy_link_loses_about_what_it_says() {
     let Some(mut lab) = Lab::new("loss") else { return };
     let s = lab.public("s", "203.0.113.101");
-    let quality = Quality { delay: Duration::from_millis(1), loss_percent: 20 };
+    let quality = Quality { loss_percent: 20, ..Quality::delayed(1) };
     let a = lab.home_with("a", NatClass::PortRestricted, quality);
     let stream = PingStream::start(&a, &s.public.to_string(), 0.01);
     wait_for("two hundred replies", Duration::from_secs(20), || stream.replies() >= 200);
