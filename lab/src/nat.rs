@@ -188,6 +188,11 @@ impl Nat {
         Self { mapping: true, ..self }
     }
 
+    /// True where the inside may ask the router for mappings.
+    pub const fn maps_ports(&self) -> bool {
+        self.mapping
+    }
+
     /// The kernel settings of the router, as arguments for `sysctl`.
     pub fn settings(&self) -> Vec<String> {
         recipe::settings(self)

@@ -145,6 +145,18 @@ impl Place {
         std::fs::remove_dir_all(&self.directory).ok();
     }
 
+    /// Removes all but the logs: they say why it could not be built.
+    pub fn fail(&self) {
+        let logs = self.directory.join("logs");
+        let aside = self.directory.with_extension("failed");
+        std::fs::remove_dir_all(&aside).ok();
+        let kept = std::fs::rename(&logs, &aside).is_ok();
+        self.remove();
+        if kept && std::fs::create_dir_all(&self.directory).is_ok() {
+            std::fs::rename(&aside, &logs).ok();
+        }
+    }
+
     /// True where there is anything of this name.
     pub fn exists(&self) -> bool {
         self.directory.exists() || namespace_exists(&format!("{}-wan", self.tag()))
@@ -165,7 +177,7 @@ impl Place {
 pub fn names(root: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
-        .filter(|entry| entry.path().is_dir())
+        .filter(|entry| entry.path().join(FILE).is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| is_label(name))
         .collect();
@@ -181,9 +193,14 @@ mod tests {
     fn the_only_one_needs_no_name() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(Place::only(root.path()).unwrap_err().kind, Kind::NotRunning);
-        std::fs::create_dir(root.path().join("one")).unwrap();
+        let built = |name: &str| {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+            std::fs::write(root.path().join(name).join(FILE), "{}").unwrap();
+        };
+        built("one");
+        std::fs::create_dir(root.path().join("not-built")).unwrap();
         assert_eq!(Place::only(root.path()).unwrap().name(), "one");
-        std::fs::create_dir(root.path().join("two")).unwrap();
+        built("two");
         let trouble = Place::only(root.path()).unwrap_err();
         assert_eq!(trouble.to_string(), "2 laboratories are up: say --name: one, two");
     }

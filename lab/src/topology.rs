@@ -17,6 +17,18 @@ use crate::trouble::{Kind, Result, Trouble};
 /// The internet of a topology in which a router maps ports: `miniupnpd` maps none to an address of RFC 5737.
 const ROUTABLE: Ipv4Addr = Ipv4Addr::new(20, 0, 113, 0);
 
+/// What every laboratory is built with, and the Debian package that it is in.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("ip", "iproute2"),
+    ("bridge", "iproute2"),
+    ("ss", "iproute2"),
+    ("nft", "nftables"),
+    ("sysctl", "procps"),
+    ("conntrack", "conntrack"),
+    ("timeout", "coreutils"),
+    ("setsid", "util-linux"),
+];
+
 /// A described internet.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -211,6 +223,28 @@ impl Topology {
         })?;
         read.check()?;
         Ok(read)
+    }
+
+    /// Whether the machine has what it takes.
+    ///
+    /// # Errors
+    /// A program is missing; its Debian package is said.
+    pub fn check_programs(&self) -> Result<()> {
+        let proxy = self.nats.iter().any(|nat| !matches!(nat.proxy, Proxy::Absent | Proxy::Open(false)));
+        let mapping = self.nats.iter().any(|nat| nat.port_mapping);
+        let extra = [(proxy, ("tinyproxy", "tinyproxy")), (mapping, ("miniupnpd", "miniupnpd-nftables"))];
+        let extra = extra.into_iter().filter(|(wanted, _)| *wanted).map(|(_, program)| program);
+        for (program, package) in PROGRAMS.into_iter().chain(extra) {
+            let paths = std::env::var_os("PATH").unwrap_or_default();
+            if !std::env::split_paths(&paths).any(|directory| directory.join(program).is_file()) {
+                let what = format!("there is no program `{program}`");
+                return Err(Trouble::other(what, format!("install the package {package}")));
+            }
+        }
+        if Path::new("/dev/net/tun").exists() {
+            return Ok(());
+        }
+        Err(Trouble::other("there is no /dev/net/tun", "modprobe tun, or let this container have the device"))
     }
 
     /// Builds hosts and routers; `say` hears a line for each.
