@@ -105,7 +105,8 @@ impl Lab {
             return self.map_ports(name);
         }
         router.host.sh("conntrack -F 2>&1
-             if nft list maps | grep -q eim; then nft flush map ip boxnat eim; fi
+             if nft list maps | grep -q eim; then
+               nft 'flush map ip boxnat eim; flush set ip boxnat owned; flush set ip boxnat mine'; fi
              if nft list sets | grep -q spoken; then nft flush set ip boxfilter spoken; fi")?;
         Ok(())
     }

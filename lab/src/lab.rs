@@ -311,9 +311,11 @@ impl Lab {
         let translates = plan.nat.class.translates();
         let gateway = plan.behind.map(|outer| self.router_of(outer).map(Router::gateway)).transpose()?;
         let [a, b, c, _] = gateway.unwrap_or(self.internet).octets();
+        let siblings = self.routers.iter().filter(|router| router.behind() == plan.behind).count();
         // In a carrier's LAN the small numbers belong to hosts.
-        let first = if gateway.is_some() { 100 } else { FIRST_ROUTER };
-        let external = plan.address.unwrap_or_else(|| Ipv4Addr::new(a, b, c, first + index));
+        let number =
+            if gateway.is_some() { 100 + u8::try_from(siblings).unwrap_or(0) } else { FIRST_ROUTER + index };
+        let external = plan.address.unwrap_or_else(|| Ipv4Addr::new(a, b, c, number));
         let own = if translates { external } else { Ipv4Addr::new(a, b, c, FIRST_FIREWALL + index) };
         let host = self.machine(plan.name, external, own)?;
         let plug = self.plug(plan.behind, &host, "wan0")?;

@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use crate::nat::{Nat, NatClass, Tcp, open};
 
@@ -63,38 +64,88 @@ pub(crate) fn filter6(nat: &Nat) -> String {
     )
 }
 
-/// Endpoint-independent mapping: the port that a host uses is the port that the public side sees.
+/// The last numbers of those in a LAN who can share a port: hosts, and routers behind a carrier.
+const OTHERS: [RangeInclusive<u8>; 2] = [2..=9, 100..=107];
+
+/// Endpoint-independent mapping: the port that a host uses is the port that the public side sees, if no other has it.
 ///
-/// Chain `refresh` keeps an entry alive with every packet; a nat chain sees only a flow's first.
+/// Two hosts may have the same port, and the map from outer to inner endpoints must hold both. Set `owned` has the
+/// ports that are seen outside as they are, `mine` whose they are; the port of any other host is changed in its lower
+/// byte by the host's number, so that no two of a port meet. Chain `refresh` keeps entries alive with every packet; a
+/// nat chain sees only a flow's first.
 fn cone(nat: &Nat, external: Ipv4Addr, lan: &str) -> String {
     let timeout = timeout(nat);
     let (back_in, back_out) = if nat.hairpin {
         (
             format!("iifname \"lan0\" ip daddr {external} meta l4proto udp dnat ip to udp dport map @eim"),
-            format!("oifname \"lan0\" ip saddr {lan} ct status dnat snat to {external}"),
+            format!(
+                "oifname \"lan0\" ip saddr {lan} ct status dnat meta l4proto udp jump mapped
+    oifname \"lan0\" ip saddr {lan} ct status dnat snat to {external}"
+            ),
         )
     } else {
         (String::new(), String::new())
     };
+    let (mut chains, mut seen, mut mapped) = (String::new(), Vec::new(), Vec::new());
+    for (number, address) in others(lan) {
+        let other = number - 1;
+        let _ = write!(
+            chains,
+            "  chain seen{number} {{
+    update @eim {{ udp sport ^ {other} : ip saddr . udp sport }}
+  }}
+  chain mapped{number} {{
+    update @eim {{ udp sport ^ {other} : ip saddr . udp sport }}
+    meta l4proto udp snat ip to {external} : udp sport ^ {other}
+  }}
+"
+        );
+        seen.push(format!("{address} : goto seen{number}"));
+        mapped.push(format!("{address} : goto mapped{number}"));
+    }
+    let (seen, mapped) = (seen.join(", "), mapped.join(", "));
     format!(
         r#"
 table ip boxnat {{
   map eim {{ type inet_service : ipv4_addr . inet_service; flags dynamic,timeout; timeout {timeout}; size 65535; }}
+  set owned {{ type inet_service; flags dynamic,timeout; timeout {timeout}; size 65535; }}
+  set mine {{ type ipv4_addr . inet_service; flags dynamic,timeout; timeout {timeout}; size 65535; }}
+{chains}  chain own {{
+    update @owned {{ udp sport }}
+    update @mine {{ ip saddr . udp sport }}
+    update @eim {{ udp sport : ip saddr . udp sport }}
+  }}
+  chain seen {{
+    ip saddr . udp sport @mine goto own
+    udp sport @owned ip saddr vmap {{ {seen} }}
+  }}
+  chain mapped {{
+    ip saddr . udp sport != @mine udp sport @owned ip saddr vmap {{ {mapped} }}
+    jump own
+    snat to {external}
+  }}
   chain inbound {{ type nat hook prerouting priority dstnat;
     iifname "wan0" meta l4proto udp dnat ip to udp dport map @eim
     {back_in}
   }}
   chain outbound {{ type nat hook postrouting priority srcnat;
-    oifname "wan0" meta l4proto udp update @eim {{ udp sport : ip saddr . udp sport }}
+    oifname "wan0" meta l4proto udp jump mapped
     oifname "wan0" snat to {external}
     {back_out}
   }}
   chain refresh {{ type filter hook forward priority -10;
-    iifname "lan0" oifname "wan0" meta l4proto udp update @eim {{ udp sport : ip saddr . udp sport }}
+    iifname "lan0" oifname "wan0" meta l4proto udp jump seen
   }}
 }}
 "#
     )
+}
+
+/// Numbers and addresses of those in the LAN (CIDR) who can share a port.
+fn others(lan: &str) -> impl Iterator<Item = (u8, Ipv4Addr)> {
+    let network: Ipv4Addr = lan.split('/').next().and_then(|text| text.parse().ok()).expect("our own CIDR");
+    let [a, b, c, _] = network.octets();
+    OTHERS.into_iter().flatten().map(move |number| (number, Ipv4Addr::new(a, b, c, number)))
 }
 
 fn masquerade(how: &str) -> String {
@@ -121,9 +172,9 @@ fn filter(nat: &Nat) -> String {
     if nat.class == NatClass::AddressRestricted {
         let _ = write!(
             filter,
-            r#"  set spoken {{ type ipv4_addr . inet_service; flags dynamic,timeout; timeout {timeout}; size 65535; }}
+            r#"  set spoken {{ type ipv4_addr . ipv4_addr . inet_service; flags dynamic,timeout; timeout {timeout}; size 65535; }}
   chain note {{ type filter hook forward priority -10;
-    oifname "wan0" meta l4proto udp update @spoken {{ ip daddr . udp sport }}
+    oifname "wan0" meta l4proto udp update @spoken {{ ip daddr . ip saddr . udp sport }}
   }}
 "#
         );
@@ -150,7 +201,9 @@ fn gate(nat: &Nat) -> String {
         let _ = writeln!(gate, "    iifname \"wan0\" ct mark {MAPPED} accept");
     }
     if nat.class == NatClass::AddressRestricted {
-        gate.push_str("    iifname \"wan0\" meta l4proto udp ip saddr . udp dport @spoken accept\n");
+        gate.push_str(
+            "    iifname \"wan0\" meta l4proto udp ip saddr . ip daddr . udp dport @spoken accept\n",
+        );
     }
     if nat.class != NatClass::FullCone {
         let _ = writeln!(gate, "    iifname \"wan0\" {}", deny(nat));

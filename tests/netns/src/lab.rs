@@ -110,10 +110,18 @@ impl Lab {
         self.behind(&router, name)
     }
 
+    /// The host or router of this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn machine(&self, name: &str) -> &Host {
+        self.hosts.iter().find(|host| host.name == name).expect("the story names a machine that it made")
+    }
+
     /// The router of a home's host.
     pub fn router(&self, of: &Host) -> &Host {
         let name = ok(self.inner().router_of(&of.name)).host.name.clone();
-        self.hosts.iter().find(|host| host.name == name).expect("every machine is known here")
+        self.machine(&name)
     }
 
     /// From here on `a` and `b` do not hear each other where their ways meet; silently.

@@ -12,6 +12,7 @@
 //! | `nat`, `link` | words of the laboratory, for stories |
 //! | `daemon` | the `frejus` binary: start, stop, ask |
 //! | `scene` | networks that most stories begin with |
+//! | `probe` | single words: where they are seen to come from, who gets in |
 //! | `traffic` | what crosses the network: ping streams, web pages, counters |
 //! | `wait` | waiting for a state |
 //! | `evidence` | what is kept when a test fails |
@@ -22,6 +23,7 @@ pub mod evidence;
 pub mod lab;
 pub mod link;
 pub mod nat;
+pub mod probe;
 pub mod run;
 pub mod scene;
 pub mod traffic;

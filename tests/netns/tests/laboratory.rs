@@ -6,31 +6,11 @@ use std::time::Duration;
 
 use frejus_netns::evidence;
 use frejus_netns::lab::{abandon, namespace_exists, sweep};
+use frejus_netns::probe::{address, heard, seen_at};
 use frejus_netns::run::TIMED_OUT;
 use frejus_netns::traffic::{Capture, DownloadSite, PingStream, bytes, contains, round_trip_ms};
 use frejus_netns::wait::let_pass;
 use frejus_netns::{Host, Lab, Nat, NatClass, Quality, wait_for};
-
-/// Long after anything that is on its way inside one machine.
-const QUIET: Duration = Duration::from_millis(400);
-
-fn address(socket: &UdpSocket) -> SocketAddr {
-    socket.local_addr().expect("it is bound")
-}
-
-/// Sends a word and returns where the server saw it come from.
-fn seen_at(from: &UdpSocket, server: &UdpSocket) -> SocketAddr {
-    let mut word = [0; 16];
-    from.send_to(b"hello", address(server)).expect("the host has a route to everybody");
-    server.recv_from(&mut word).expect("the server hears the host").1
-}
-
-/// Everybody whose word reaches `socket` before it falls silent.
-fn heard(socket: &UdpSocket) -> Vec<SocketAddr> {
-    socket.set_read_timeout(Some(QUIET)).expect("not zero");
-    let mut word = [0; 16];
-    std::iter::from_fn(|| socket.recv_from(&mut word).ok().map(|(_, from)| from)).collect()
-}
 
 /// Three public servers' sockets: s1:3478, s1:3479, s2:3478.
 fn servers(lab: &mut Lab) -> (Vec<Host>, [UdpSocket; 3]) {
