@@ -450,8 +450,10 @@ fn namespace(host: &Host) -> Result<()> {
         .and_then(|()| fs::write(etc.join("resolv.conf"), "# no resolver in the laboratory\n"))
         .map_err(|error| Trouble::file(&etc, error))?;
     plain("ip", &["netns", "add", &host.namespace])?;
+    // Where the machine has br_netfilter, a bridge would hand its frames to the rules of IP a second time.
     host.sh(
-        "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0; ip link set lo up",
+        "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0; ip link set lo up
+         for file in /proc/sys/net/bridge/bridge-nf-call-*tables; do [ ! -e $file ] || echo 0 >$file; done",
     )?;
     Ok(())
 }

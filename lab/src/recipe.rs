@@ -234,28 +234,27 @@ fn block(nat: &Nat) -> String {
 
 /// The chains that `miniupnpd` fills, in front of everything that translates by itself.
 ///
-/// What they let in is marked: a filter can't tell their translations from those of a cone.
+/// What they let in keeps its mark: a filter can't tell their translations from those of a cone.
 fn mapping() -> String {
     format!(
-        r"
+        r#"
 table inet boxmap {{
   chain miniupnpd {{ }}
   chain prerouting_miniupnpd {{ }}
   chain postrouting_miniupnpd {{ }}
-  chain allowed {{ type filter hook forward priority -1;
-    jump miniupnpd
-  }}
   chain inbound {{ type nat hook prerouting priority -103;
     jump prerouting_miniupnpd
   }}
-  chain marking {{ type filter hook prerouting priority -102;
-    ct state new ct status dnat ct mark set {MAPPED}
+  chain allowed {{ type filter hook forward priority -1;
+    iifname "wan0" ct state new ct mark set {MAPPED}
+    jump miniupnpd
+    iifname "wan0" ct state new ct mark set 0
   }}
   chain outbound {{ type nat hook postrouting priority 99;
     jump postrouting_miniupnpd
   }}
 }}
-"
+"#
     )
 }
 

@@ -218,6 +218,10 @@ fn a_lossy_link_loses_about_what_it_says() {
     let s = lab.public("s", "203.0.113.101");
     let quality = Quality { loss_percent: 20, ..Quality::delayed(1) };
     let a = lab.home_with("a", NatClass::PortRestricted, quality);
+    // A lost question for an address costs a second of pings, which the link has not lost.
+    wait_for("each knows the other's address", Duration::from_secs(30), || {
+        a.run(&["ping", "-c", "1", "-W", "1", &s.public.to_string()]).code == 0
+    });
     let stream = PingStream::start(&a, &s.public.to_string(), 0.01);
     wait_for("two hundred replies", Duration::from_secs(20), || stream.replies() >= 200);
     let report = stream.finish();
