@@ -14,6 +14,7 @@
 //! | `scene` | networks that most stories begin with |
 //! | `probe` | single words: where they are seen to come from, who gets in |
 //! | `traffic` | what crosses the network: ping streams, web pages, counters |
+//! | `matrix` | every pair of NAT classes: run, written down, told |
 //! | `wait` | waiting for a state |
 //! | `evidence` | what is kept when a test fails |
 
@@ -22,6 +23,7 @@ pub mod daemon;
 pub mod evidence;
 pub mod lab;
 pub mod link;
+pub mod matrix;
 pub mod nat;
 pub mod probe;
 pub mod run;
