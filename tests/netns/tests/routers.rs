@@ -31,8 +31,8 @@ fn reached(from: &Host, on: &Host, port: u16, how: &[&str]) -> bool {
 fn web(on: &Host, port: u16) -> Process {
     let number = port.to_string();
     let root = on.scratch.join("web");
-    std::fs::create_dir_all(&root).unwrap();
-    let argv = ["python3", "-m", "http.server", &number, "--directory", root.to_str().unwrap()];
+    std::fs::create_dir_all(&root).expect("the scratch directory is writable");
+    let argv = ["python3", "-m", "http.server", &number, "--directory", &root.to_string_lossy()];
     let process = on.spawn(&format!("web-{port}"), &argv);
     wait_for("a web server", Duration::from_secs(10), || {
         !on.ok(&["ss", "-Htln", &format!("sport = :{port}")]).trim().is_empty()
@@ -58,7 +58,7 @@ fn two_hosts_of_one_port_have_two_mappings_that_keep() {
         assert_ne!(mappings[0], mappings[1], "{nat}");
         for (socket, mapping) in sockets.iter().zip(mappings) {
             assert_eq!(seen_at(socket, &other), mapping, "{nat}: a cone keeps it for another server");
-            one.send_to(b"back", mapping).unwrap();
+            one.send_to(b"back", mapping).expect("there is a route");
             assert_eq!(heard(socket), [address(&one)], "{nat}: to the host that asked, and to no other");
         }
     }
@@ -81,22 +81,22 @@ fn siblings(test: &str, carrier: Nat) -> Option<(bool, bool)> {
     assert_eq!((a.public, b.public), (Ipv4Addr::new(203, 0, 113, 10), Ipv4Addr::new(203, 0, 113, 10)));
     // Both punch, twice: the first word of one may find the other's door still shut.
     for _ in 0..2 {
-        sockets[0].send_to(b"to b", mappings[1]).unwrap();
-        sockets[1].send_to(b"to a", mappings[0]).unwrap();
+        sockets[0].send_to(b"to b", mappings[1]).expect("there is a route");
+        sockets[1].send_to(b"to a", mappings[0]).expect("there is a route");
     }
     let through = !heard(&sockets[0]).is_empty() && !heard(&sockets[1]).is_empty();
     let middle = |name: &str| SocketAddr::from((lab.machine(name).public, 51860));
     for _ in 0..2 {
-        sockets[0].send_to(b"to b", middle("router-b")).unwrap();
-        sockets[1].send_to(b"to a", middle("router-a")).unwrap();
+        sockets[0].send_to(b"to b", middle("router-b")).expect("there is a route");
+        sockets[1].send_to(b"to a", middle("router-a")).expect("there is a route");
     }
     let below = heard(&sockets[0]).contains(&middle("router-b")) && !heard(&sockets[1]).is_empty();
     lab.cut(&a, &b);
-    sockets[0].send_to(b"to b", middle("router-b")).unwrap();
+    sockets[0].send_to(b"to b", middle("router-b")).expect("there is a route");
     assert_eq!(heard(&sockets[1]), [], "cut in the carrier's network");
     assert_eq!(seen_at(&sockets[0], &server), mappings[0], "and nowhere else");
     lab.mend(&a, &b);
-    sockets[0].send_to(b"to b", middle("router-b")).unwrap();
+    sockets[0].send_to(b"to b", middle("router-b")).expect("there is a route");
     assert_eq!(heard(&sockets[1]).len(), 1);
     Some((through, below))
 }
@@ -133,7 +133,7 @@ fn isolated_hosts_hear_the_internet_and_each_other_by_hairpin_alone() {
         assert_ne!(ping.code, 0, "isolated hosts do not hear each other: {ping}");
         let sockets = [&a, &b].map(|host| host.udp(host.local, 7000));
         let mappings = sockets.each_ref().map(|socket| seen_at(socket, &server));
-        sockets[0].send_to(b"hairpin", mappings[1]).unwrap();
+        sockets[0].send_to(b"hairpin", mappings[1]).expect("there is a route");
         assert_eq!(heard(&sockets[1]), if hairpin { vec![mappings[0]] } else { vec![] });
     }
 }
@@ -161,10 +161,10 @@ fn a_lifetime_is_kept_by_cones_too() {
         let home = lab.home("a", Nat::from(class).lifetime(3));
         let socket = home.udp(home.local, 7000);
         let mapping = seen_at(&socket, &server);
-        server.send_to(b"at once", mapping).unwrap();
+        server.send_to(b"at once", mapping).expect("there is a route");
         assert_eq!(heard(&socket).len(), 1, "{class}");
         let_pass("more than the mapping's life", Duration::from_secs(5));
-        server.send_to(b"too late", mapping).unwrap();
+        server.send_to(b"too late", mapping).expect("there is a route");
         assert_eq!(heard(&socket), [], "{class}");
     }
     let Some(mut lab) = Lab::new("short_lived") else { return };
@@ -227,13 +227,13 @@ fn ipv6_is_open_or_lets_answers_in() {
     let [server, a, b, c] = &sockets;
     assert_eq!(seen_at(a, server), address(a), "no translation");
     for host in [a, b] {
-        c.send_to(b"stray", address(host)).unwrap();
+        c.send_to(b"stray", address(host)).expect("there is a route");
         assert_eq!(heard(host), [], "unasked");
     }
-    server.send_to(b"stray", address(c)).unwrap();
+    server.send_to(b"stray", address(c)).expect("there is a route");
     assert_eq!(heard(c), [address(server)], "open is open");
-    a.send_to(b"to b", address(b)).unwrap();
-    b.send_to(b"to a", address(a)).unwrap();
+    a.send_to(b"to b", address(b)).expect("there is a route");
+    b.send_to(b"to a", address(a)).expect("there is a route");
     assert_eq!(heard(a), [address(b)], "punched");
 }
 
@@ -271,7 +271,7 @@ fn rivals_take_ports_of_a_sequential_nat() {
 fn mapped(home: &Host, gateway: Ipv4Addr) -> u16 {
     let socket = home.udp(home.local, 0);
     let request = [0, 1, 0, 0, 0x1b, 0x58, 0x1b, 0x58, 0, 0, 0x0e, 0x10];
-    socket.send_to(&request, (gateway, 5351)).unwrap();
+    socket.send_to(&request, (gateway, 5351)).expect("there is a route");
     let mut answer = [0; 16];
     assert_eq!(socket.recv(&mut answer).expect("the router answers"), 16);
     assert_eq!(answer[..4], [0, 129, 0, 0], "version, answer, success");
@@ -290,10 +290,10 @@ fn a_mapped_port_lets_strangers_in_until_the_router_is_rebooted() {
         lab.map_ports(&home);
         let (stranger, socket) = (s.udp(s.local, 3478), home.udp(home.local, 7000));
         let port = mapped(&home, Ipv4Addr::new(192, 168, 10, 1));
-        stranger.send_to(b"in?", (home.public, port)).unwrap();
+        stranger.send_to(b"in?", (home.public, port)).expect("there is a route");
         assert_eq!(heard(&socket), [address(&stranger)], "{class}");
         lab.reboot_router(&home);
-        stranger.send_to(b"in?", (home.public, port)).unwrap();
+        stranger.send_to(b"in?", (home.public, port)).expect("there is a route");
         assert_eq!(heard(&socket), [], "{class}: forgotten");
         assert_ne!(mapped(&home, Ipv4Addr::new(192, 168, 10, 1)), 0, "{class}: it can be asked again");
     }
