@@ -65,6 +65,20 @@ impl Host {
     /// # Errors
     /// The command can't be started; a command that fails is an [`Output`].
     pub fn run(&self, argv: &[&str], input: &str, limit: Duration) -> Result<Output> {
+        self.run_within(argv, input, limit, &[])
+    }
+
+    /// As [`Host::run`], with these variables in the environment, which `ps` shows to nobody else.
+    ///
+    /// # Errors
+    /// As [`Host::run`].
+    pub fn run_within(
+        &self,
+        argv: &[&str],
+        input: &str,
+        limit: Duration,
+        environment: &[(String, String)],
+    ) -> Result<Output> {
         let number = COMMANDS.fetch_add(1, Ordering::Relaxed);
         let stem = format!("{}-{number}", std::process::id());
         let [out, err, inp] = ["out", "err", "in"].map(|end| self.scratch.join(format!("{stem}.{end}")));
@@ -74,6 +88,7 @@ impl Host {
         let start = Instant::now();
         let status = self
             .command(&[&["timeout", "-k", "2", &seconds], argv].concat())
+            .envs(environment.iter().map(|(key, value)| (key, value)))
             .stdin(File::open(&inp).map_err(|error| Trouble::file(&inp, error))?)
             .stdout(open(&out)?)
             .stderr(open(&err)?)

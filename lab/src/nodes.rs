@@ -115,13 +115,10 @@ impl<'a> Starter<'a> {
         let state = self.state.to_string_lossy();
         // `env -u`: a socket that this shell points to is another node's.
         let mut words = vec!["env", "-u", "FREJUS_SOCKET"];
-        let pairs: Vec<String> =
-            self.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        words.extend(pairs.iter().map(String::as_str));
         words.push(&self.binary);
         words.extend_from_slice(argv);
         words.extend(["--state", &state]);
-        let output = self.host.run(&words, "", VERB)?;
+        let output = self.host.run_within(&words, "", VERB, &self.environment)?;
         if output.code == 0 {
             return Ok(output.stdout);
         }
