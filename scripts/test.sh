@@ -97,7 +97,8 @@ laboratory() {
 }
 
 install_missing nft:nftables ip:iproute2 ping:iputils-ping iperf3:iperf3 tcpdump:tcpdump conntrack:conntrack \
-    ethtool:ethtool stun:stun-client tinyproxy:tinyproxy socat:socat miniupnpd:miniupnpd,miniupnpd-nftables faketime:faketime python3:python3 curl:curl,ca-certificates sysctl:procps \
+    ethtool:ethtool stun:stun-client socat:socat faketime:faketime tinyproxy:tinyproxy \
+    miniupnpd:miniupnpd,miniupnpd-nftables python3:python3 curl:curl,ca-certificates sysctl:procps \
     shellcheck:shellcheck gcc:gcc,libc6-dev
 install_rust
 install_components clippy rustfmt
@@ -110,7 +111,7 @@ rung "scripts" scripts
 have_deny >/dev/null 2>&1 || rung "install cargo-deny" install_deny
 rung "licences bans sources" deny licenses bans sources
 rung "advisories" advisories
-rung "unit and property" cargo test --locked --no-fail-fast -p frejus-ipam -p frejus-overlay -p frejus-bench
+rung "unit and property" cargo test --locked --no-fail-fast -p frejus-ipam -p frejus-overlay -p frejus-lab -p frejus-bench
 rung "simulation" cargo test --locked --no-fail-fast -p frejus-sim
 rung "daemon and directory" cargo test --locked --no-fail-fast -p frejus
 if [[ -f fuzz/Cargo.toml ]]; then

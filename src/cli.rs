@@ -16,6 +16,7 @@ pub mod arguments;
 mod detach;
 mod down;
 mod enrol;
+mod lab;
 mod manual;
 mod netcheck;
 mod peers;
@@ -104,6 +105,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Completions(verb) => manual::completions(verb),
         Verb::Man(verb) => manual::man(&verb.dir),
         Verb::Version(output) => manual::version(output),
+        Verb::Lab(verb) => lab::run(verb),
     }
 }
 
@@ -158,6 +160,14 @@ mod tests {
             "completions bash",
             "man /tmp/man",
             "version --json",
+            "lab up two-homes.toml --frejus /bin/frejus --name two",
+            "lab shell a --name two -- frejus ping b -c 3",
+            "lab status --json",
+            "lab nat a symmetric-random --rejects --lifetime 30s",
+            "lab cut a b",
+            "lab readdress home-a 203.0.113.150",
+            "lab link a --delay 20ms --loss 1% --rate 10M",
+            "lab down",
         ] {
             let words = std::iter::once("frejus").chain(line.split(' '));
             assert!(Arguments::try_parse_from(words).is_ok(), "{line}");

@@ -15,6 +15,8 @@ use crate::options::{self, CipherChoice, TransportPolicy};
 use crate::paths_on_disk::Selection;
 use crate::report::Role;
 
+pub mod lab;
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -108,6 +110,8 @@ pub enum Verb {
     Man(Man),
     /// Print the version
     Version(Output),
+    /// Build an internet out of network namespaces, with nodes on it, to test and to search
+    Lab(lab::Lab),
 }
 
 /// How to print.

@@ -4,89 +4,51 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::wait::wait_for_timed;
 
+pub use frejus_lab::host::{Output, TIMED_OUT};
+
 /// Time limit of a command that names none.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = frejus_lab::host::LIMIT;
 
-/// What `timeout` returns for a command that it had to end.
-pub const TIMED_OUT: i32 = 124;
-
-static COMMANDS: AtomicU32 = AtomicU32::new(0);
-
-/// A machine of the laboratory; cheap to clone, removed by the [`Lab`](crate::Lab) that made it.
+/// A machine of the laboratory, on which everything must work: what does not is a failed test.
+///
+/// Its fields are those of the laboratory's host. Cheap to clone, removed by the [`Lab`](crate::Lab) that made it.
 #[derive(Clone, Debug)]
-pub struct Host {
-    /// Role in the story: `a`, `s`, `router-a`.
-    pub name: String,
-    /// Namespace, as `ip netns` knows it.
-    pub namespace: String,
-    /// The IPv4 address that the public side sees.
-    pub public: Ipv4Addr,
-    /// The IPv4 address on the host's own device.
-    pub local: Ipv4Addr,
-    /// Scratch directory of the laboratory; `logs/` in it is kept when the test fails.
-    pub scratch: PathBuf,
+pub struct Host(frejus_lab::Host);
+
+impl Deref for Host {
+    type Target = frejus_lab::Host;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
-/// What a finished command left.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// Exit code; 128 + N after signal N; [`TIMED_OUT`].
-    pub code: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-    /// Wall-clock time from start to end.
-    pub took: Duration,
+impl From<frejus_lab::Host> for Host {
+    fn from(host: frejus_lab::Host) -> Self {
+        Self(host)
+    }
 }
 
 impl Host {
-    /// `argv` inside this host, not started yet.
-    pub fn command(&self, argv: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).args(argv).env("LC_ALL", "C");
-        command
-    }
-
     /// Runs `argv` to its end, for a minute at most.
     pub fn run(&self, argv: &[&str]) -> Output {
         self.run_with(argv, "", LIMIT)
     }
 
     /// Runs `argv` with `input` on standard input, for `limit` at most.
-    ///
-    /// Output goes through files, so a child that outlives the command and keeps its output open can't block us.
     pub fn run_with(&self, argv: &[&str], input: &str, limit: Duration) -> Output {
-        let number = COMMANDS.fetch_add(1, Ordering::Relaxed);
-        let [out, err, inp] = ["out", "err", "in"].map(|end| self.scratch.join(format!("{number}.{end}")));
-        std::fs::write(&inp, input).expect("the scratch directory is writable");
-        let seconds = limit.as_secs_f32().to_string();
-        let limited = [&["timeout", "-k", "2", &seconds], argv].concat();
-        let start = Instant::now();
-        let status = self
-            .command(&limited)
-            .stdin(File::open(&inp).expect("the input was written above"))
-            .stdout(create(&out))
-            .stderr(create(&err))
-            .status()
-            .expect("`ip` was found by the preflight");
-        let output =
-            Output { code: code(status), stdout: text(&out), stderr: text(&err), took: start.elapsed() };
-        for file in [out, err, inp] {
-            std::fs::remove_file(file).ok();
-        }
+        let output = self.0.run(argv, input, limit).unwrap_or_else(|trouble| panic!("{trouble}"));
         self.note(argv, &output);
         output
     }
@@ -128,29 +90,17 @@ impl Host {
 
     /// Runs `deed` on a thread that has entered this host: sockets that it opens stay in here.
     pub fn within<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                self.enter();
-                deed()
-            });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        self.0.within(deed).unwrap_or_else(|trouble| panic!("{trouble}"))
     }
 
     /// A UDP socket of this host that gives up reading after two seconds.
-    pub fn udp(&self, address: Ipv4Addr, port: u16) -> UdpSocket {
+    pub fn udp(&self, address: impl Into<IpAddr>, port: u16) -> UdpSocket {
+        let address = address.into();
         self.within(|| {
             let socket = UdpSocket::bind((address, port)).expect("a fresh namespace has every port free");
             socket.set_read_timeout(Some(Duration::from_secs(2))).expect("two seconds is not zero");
             socket
         })
-    }
-
-    /// Moves the calling thread into this host for the rest of its life.
-    pub(crate) fn enter(&self) {
-        let path = Path::new("/run/netns").join(&self.namespace);
-        let namespace = File::open(&path).expect("the namespace lives as long as its laboratory");
-        setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace of its own");
     }
 
     /// Appends to the transcript that is kept when the test fails; standard input is left out.
@@ -159,18 +109,6 @@ impl Host {
         if let Ok(mut file) = file {
             writeln!(file, "[{}] {}\n{output}", self.name, argv.join(" ")).ok();
         }
-    }
-}
-
-impl std::fmt::Display for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "exit {} after {:?}", self.code, self.took)?;
-        for (name, text) in [("out", &self.stdout), ("err", &self.stderr)] {
-            for line in text.lines() {
-                writeln!(f, "  {name}: {line}")?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -254,10 +192,6 @@ impl Drop for Process {
 fn code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-}
-
-fn create(path: &Path) -> File {
-    File::create(path).expect("the scratch directory is writable")
 }
 
 fn append(path: &Path) -> File {

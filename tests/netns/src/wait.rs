@@ -21,6 +21,20 @@ pub fn wait_for_timed<T>(what: &str, limit: Duration, mut state: impl FnMut() ->
     }
 }
 
+/// As [`wait_for_timed`], where it is no failure that the state does not come; `None` after `limit`.
+pub fn look_for<T>(limit: Duration, mut state: impl FnMut() -> Option<T>) -> Option<(T, Duration)> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = state() {
+            return Some((found, start.elapsed()));
+        }
+        if start.elapsed() >= limit {
+            return None;
+        }
+        sleep(PAUSE);
+    }
+}
+
 /// As [`wait_for_timed`], for a condition.
 pub fn wait_for(what: &str, limit: Duration, mut state: impl FnMut() -> bool) -> Duration {
     wait_for_timed(what, limit, || state().then_some(())).1

@@ -6,31 +6,11 @@ use std::time::Duration;
 
 use frejus_netns::evidence;
 use frejus_netns::lab::{abandon, namespace_exists, sweep};
+use frejus_netns::probe::{address, heard, seen_at};
 use frejus_netns::run::TIMED_OUT;
 use frejus_netns::traffic::{Capture, DownloadSite, PingStream, bytes, contains, round_trip_ms};
 use frejus_netns::wait::let_pass;
 use frejus_netns::{Host, Lab, Nat, NatClass, Quality, wait_for};
-
-/// Long after anything that is on its way inside one machine.
-const QUIET: Duration = Duration::from_millis(400);
-
-fn address(socket: &UdpSocket) -> SocketAddr {
-    socket.local_addr().expect("it is bound")
-}
-
-/// Sends a word and returns where the server saw it come from.
-fn seen_at(from: &UdpSocket, server: &UdpSocket) -> SocketAddr {
-    let mut word = [0; 16];
-    from.send_to(b"hello", address(server)).expect("the host has a route to everybody");
-    server.recv_from(&mut word).expect("the server hears the host").1
-}
-
-/// Everybody whose word reaches `socket` before it falls silent.
-fn heard(socket: &UdpSocket) -> Vec<SocketAddr> {
-    socket.set_read_timeout(Some(QUIET)).expect("not zero");
-    let mut word = [0; 16];
-    std::iter::from_fn(|| socket.recv_from(&mut word).ok().map(|(_, from)| from)).collect()
-}
 
 /// Three public servers' sockets: s1:3478, s1:3479, s2:3478.
 fn servers(lab: &mut Lab) -> (Vec<Host>, [UdpSocket; 3]) {
@@ -236,8 +216,12 @@ fn a_delayed_link_delays_and_carries_large_frames() {
 fn a_lossy_link_loses_about_what_it_says() {
     let Some(mut lab) = Lab::new("loss") else { return };
     let s = lab.public("s", "203.0.113.101");
-    let quality = Quality { delay: Duration::from_millis(1), loss_percent: 20 };
+    let quality = Quality { loss_percent: 20, ..Quality::delayed(1) };
     let a = lab.home_with("a", NatClass::PortRestricted, quality);
+    // A lost question for an address costs a second of pings, which the link has not lost.
+    wait_for("each knows the other's address", Duration::from_secs(30), || {
+        a.run(&["ping", "-c", "1", "-W", "1", &s.public.to_string()]).code == 0
+    });
     let stream = PingStream::start(&a, &s.public.to_string(), 0.01);
     wait_for("two hundred replies", Duration::from_secs(20), || stream.replies() >= 200);
     let report = stream.finish();
