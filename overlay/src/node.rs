@@ -21,6 +21,7 @@ mod session;
 mod stream;
 mod survey;
 mod view;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};

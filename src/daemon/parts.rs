@@ -74,9 +74,7 @@ impl Parts {
         let offloads = Arc::new(Offloads::new(options.offload).for_kernel(&kernel_release()));
         let queues = options.queues.map_or_else(queues, usize::from);
         let wanted = Wanted::of(&options.listen);
-        let udp = Udp::bind_queues(listen(&wanted.both, serves)?, queues, Arc::clone(&offloads));
-        let udp = udp.map_err(bind_failure)?;
-        let doors = Doors::new(Arc::clone(&offloads)).map_err(|error| no_thread(&error))?;
+        let (udp, doors) = sockets(listen(&wanted.both, serves)?, queues, &offloads)?;
         let alternate = serves && open_stun(&doors, &udp);
         let (directory, directory_port) = directory(&options, &saved, serves, &udp, runtime, news, &clock)?;
         let tuns = device(&options, &saved, runtime, queues, offloads)?;
@@ -137,19 +135,24 @@ impl Parts {
         let config = config(saved, login, options.advertise, directory_port, tun.mtu())?;
         let config = Config { relay_rate: options.relay_rate.map_or(DEFAULT_RATE, bytes_of_mbit), ..config };
         let node = Node::new(config, Box::new(crypto), Arc::clone(&counters), clock.now());
-        let mut node =
-            node.map_err(|why| Failure::other(format!("this node's passport: {why}"), "join again"))?;
+        let mut node = node.map_err(|why| bad_passport(&why))?;
         node.set_alternate_port(alternate);
         node.handle_links(links, clock.now());
         let control = Control::new(node, clock, host, facts, counters);
-        Ok(Self {
-            control,
-            control_socket,
-            exceptions: excepted,
-            forwarding,
-            port_mapper: port_mapper.flatten(),
-        })
+        let port_mapper = port_mapper.flatten();
+        Ok(Self { control, control_socket, exceptions: excepted, forwarding, port_mapper })
     }
+}
+
+/// The sockets that the node listens on, and room for further ones.
+fn sockets(listen: Listen, queues: usize, offloads: &Arc<Offloads>) -> Result<(Udp, Doors), Failure> {
+    let udp = Udp::bind_queues(listen, queues, Arc::clone(offloads)).map_err(bind_failure)?;
+    let doors = Doors::new(Arc::clone(offloads)).map_err(|error| no_thread(&error))?;
+    Ok((udp, doors))
+}
+
+fn bad_passport(why: &Invalid) -> Failure {
+    Failure::other(format!("this node's passport: {why}"), "join again")
 }
 
 /// Ends the node when somebody deletes its device: it could do nothing any more, and whoever supervises it may start

@@ -1,4 +1,4 @@
-//! A session that stands: control messages, probes, paths moving up and down.
+//! A session that stands: control messages, probes, and what they bring.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -6,28 +6,27 @@ use std::sync::atomic::Ordering;
 
 use rand_core::Rng;
 
-use super::{Event, Method, Node};
+use super::{Method, Node};
 use crate::document::{Candidate, CandidateKind, Roles};
 use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
-use crate::locator::{Endpoint, Locator, Via, is_public};
+use crate::locator::{Endpoint, Locator, is_public};
 use crate::nat::observers::Observation;
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
-use crate::paths::{self, RELAYS};
-use crate::peer::{Dial, Peer};
-use crate::punch;
+use crate::paths::RELAYS;
+use crate::peer::Peer;
 use crate::tunnel::{Content, seal_one_as};
 use crate::verdict::Drop;
 use crate::wire::control::{self, Message};
 use crate::wire::part::{self, Part};
 
 /// IPv6 (40) and UDP (8) headers.
-const HEADERS: usize = 48;
+pub(super) const HEADERS: usize = 48;
 
 /// The way that something is sent, and perhaps a second one.
-type Ways = (Locator, Option<Locator>);
+pub(super) type Ways = (Locator, Option<Locator>);
 
 impl Node {
     /// Send a control message along the path in use, and a second one if that is in doubt; `false` if there is no session.
@@ -66,7 +65,7 @@ impl Node {
     }
 
     /// Send the payload of one control packet a certain way, or two.
-    fn send_payload(&mut self, to: NodeId, ways: Ways, content: Content, payload: &[u8]) -> bool {
+    pub(super) fn send_payload(&mut self, to: NodeId, ways: Ways, content: Content, payload: &[u8]) -> bool {
         let datagram = Udp6 {
             source: self.own6,
             destination: to.address6(&self.network.id),
@@ -201,39 +200,6 @@ impl Node {
         token
     }
 
-    /// Send a probe that makes an inner packet of `size` bytes, and beside it a small one, unless one is under way: only if
-    /// that arrives is the size to blame.
-    fn measure(&mut self, node: NodeId, way: Locator, size: u16) {
-        let token = self.rng.next_u64();
-        let payload = Message::Probe { token }.padded(usize::from(size).saturating_sub(HEADERS));
-        self.send_payload(node, (way, None), Content::Control, &payload);
-        let Some(peer) = self.peer(node) else { return };
-        peer.paths.measuring(way, token, size);
-        if peer.paths.unasked() == Some(way) {
-            self.probe(node, way);
-        }
-    }
-
-    /// Choose the path again, and let everybody know if it changed.
-    pub(super) fn reselect(&mut self, node: NodeId) {
-        let now = self.now.instant;
-        let super_peers = self.is_super_peer();
-        let Some(peer) = self.peer(node) else { return };
-        let Some(path) = peer.paths.select(now) else { return };
-        let has_relay = !super_peers && !peer.member.passport.roles.includes(Roles::SUPER_PEER);
-        if path.is_direct() {
-            peer.punch.stop();
-            peer.guess.stop();
-        } else if peer.is_active(now) && has_relay && !peer.punch.is_running() {
-            peer.punch.start(now);
-        }
-        let name = peer.name().to_owned();
-        self.close_idle_doors(node);
-        self.on_path_for_streams(node, path);
-        self.unlisted.insert(node);
-        self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
-    }
-
     /// A control message.
     pub(super) fn on_control(&mut self, slot: SlotId, from: Locator, packet: &[u8]) {
         let Some(node) = self.by_slot(slot) else { return };
@@ -356,7 +322,7 @@ impl Node {
     }
 
     /// Tell a peer where to try us, and how our NAT chooses ports.
-    fn tell_candidates(&mut self, node: NodeId, answer: bool) {
+    pub(super) fn tell_candidates(&mut self, node: NodeId, answer: bool) {
         let (candidates, ports) = (self.presence.candidates(), self.own_ports());
         self.send(node, &Message::Candidates { candidates, answer, ports });
     }
@@ -411,15 +377,6 @@ impl Node {
         self.begin_agreement(node);
         if relayed {
             self.search(node);
-        }
-    }
-
-    /// Look for a direct path, unless that makes no sense.
-    fn search(&mut self, node: NodeId) {
-        let now = self.now.instant;
-        let Some(peer) = self.peer(node) else { return };
-        if !peer.punch.is_running() {
-            peer.punch.start(now);
         }
     }
 
@@ -549,99 +506,6 @@ impl Node {
             if is_new && self.peer(node).is_some_and(|peer| peer.standby.begin(way, now)) {
                 self.send(relay, &Message::Channel { channel, with: node });
                 ready += 1;
-            }
-        }
-    }
-
-    pub(super) fn on_paths_timeout(&mut self, node: NodeId) {
-        let now = self.now.instant;
-        let had_path = self.peers.get(&node).is_some_and(|peer| peer.path().is_some());
-        // A path that takes over may be due for a probe itself.
-        while let Some(peer) = self.peer(node) {
-            let (active, kept) = (peer.is_active(now), peer.is_kept(now));
-            if peer.paths.poll_timeout(active, kept).is_none_or(|at| at > now) {
-                break;
-            }
-            for due in peer.paths.handle_timeout(active, kept, now) {
-                match due {
-                    paths::Due::Probe(way) => _ = self.probe(node, way),
-                    paths::Due::Measure(way, size) => self.measure(node, way, size),
-                    paths::Due::Doubted(way) | paths::Due::Died(way) => self.on_path_doubted(way),
-                }
-            }
-            self.reselect(node);
-        }
-        if had_path && self.peers.get(&node).is_some_and(|peer| peer.path().is_none()) {
-            self.on_path_lost(node);
-        }
-    }
-
-    /// A direct path that does not answer may mean that our own address changed: the homes can tell, and what they relay
-    /// to us finds us again.
-    fn on_path_doubted(&mut self, way: Locator) {
-        if !way.is_direct() {
-            return;
-        }
-        if let Via::Stream(id) = way.endpoint().via {
-            self.end_stream(id);
-        }
-        let homes: Vec<NodeId> = self.homes.ids().collect();
-        for home in homes {
-            if let Some(path) = self.peers.get(&home).and_then(|peer| peer.paths.unasked()) {
-                self.probe(home, path);
-            }
-        }
-    }
-
-    /// No path is left, or no session: begin again if anybody cares.
-    pub(super) fn on_path_lost(&mut self, node: NodeId) {
-        let now = self.now.instant;
-        let Some(peer) = self.peer(node) else { return };
-        peer.paths.clear();
-        peer.punch.stop();
-        self.stop_guessing(node);
-        let Some(peer) = self.peer(node) else { return };
-        peer.counters.announced.store(false, Ordering::Relaxed);
-        let wanted = peer.is_home || peer.is_active(now);
-        let relay = peer.listed.filter(|_| peer.is_super_peer());
-        self.unlisted.insert(node);
-        if let Some(relay) = relay {
-            self.on_relay_lost(relay);
-        }
-        self.on_session_lost(node);
-        if wanted && let Some(peer) = self.peer(node) {
-            peer.dial = Some(Dial::new(now));
-            self.attempt(node);
-        }
-    }
-
-    /// A super peer does not answer: what goes through it is asked at once whether it arrives.
-    fn on_relay_lost(&mut self, relay: Endpoint) {
-        let now = self.now.instant;
-        let through = |way: &Locator| way.endpoint() == relay;
-        let users = self.peers.values().filter(|peer| peer.paths.relays().any(|way| through(&way)));
-        let users: Vec<NodeId> = users.map(Peer::id).collect();
-        for user in users {
-            if let Some(peer) = self.peer(user) {
-                peer.paths.distrust_relay(relay, now);
-                peer.standby.hurry();
-            }
-        }
-    }
-
-    fn on_punch_timeout(&mut self, node: NodeId) {
-        let now = self.now.instant;
-        let Some(peer) = self.peer(node) else { return };
-        for due in peer.punch.handle_timeout(now) {
-            match due {
-                punch::Due::Exchange => {
-                    self.seek_stream(node);
-                    self.tell_candidates(node, true);
-                }
-                punch::Due::Probe(at) => {
-                    let method = self.peers.get(&node).map_or(Method::Punched, |peer| peer.punch.method(&at));
-                    self.try_at(node, at.into(), method);
-                }
             }
         }
     }

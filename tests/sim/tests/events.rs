@@ -1,6 +1,8 @@
 //! When things change: paths and relays die, hosts move, sleep and wake, homes idle. Each row of the table that is promised,
 //! over many seeds: the figures are printed, and what is promised is asserted.
 
+#![allow(clippy::print_stdout, reason = "a story shows its figures")]
+
 use std::time::Duration;
 
 use frejus_overlay::document::NatClass;
