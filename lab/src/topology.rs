@@ -217,7 +217,7 @@ impl Topology {
     /// It is no topology, or can't be built.
     pub fn parse(text: &str) -> Result<Self> {
         let read: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             let what = format!("line {line}: {}", error.message().trim());
             Trouble::new(Kind::BadTopology, what, "see docs/lab.md")
         })?;
