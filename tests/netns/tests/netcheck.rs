@@ -35,9 +35,7 @@ fn super_peers(lab: &mut Lab, count: u8) -> Vec<Daemon> {
 }
 
 fn homes(status: &Value) -> usize {
-    let homes =
-        status["super_peers"].as_array().map_or(0, |list| list.iter().filter(|s| s["home"] == true).count());
-    homes
+    status["super_peers"].as_array().map_or(0, |list| list.iter().filter(|s| s["home"] == true).count())
 }
 
 /// A member at `host`, with two homes.
