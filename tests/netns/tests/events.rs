@@ -77,9 +77,8 @@ fn a_relay_dies_and_the_other_takes_over() {
 }
 
 /// Another address on the same LAN, the old one gone.
-const READDRESS: &str = "dev=$(ip -o route get 203.0.113.101 | sed 's/.* dev \\([^ ]*\\) .*/\\1/'); \
-    old=$(ip -o -4 addr show dev $dev | sed 's/.*inet \\([^ ]*\\) .*/\\1/'); gw=${old%.*}.1; new=${old%.*}.77; \
-    ip addr add $new/24 dev $dev; ip addr del $old dev $dev; ip route replace default via $gw dev $dev";
+const READDRESS: &str = "old=$(ip -o -4 addr show dev eth0 | awk '{ print $4 }'); net=${old%.*}; \
+    ip addr del $old dev eth0; ip addr add $net.77/24 dev eth0; ip route add default via $net.1 dev eth0";
 
 #[test]
 fn one_host_moves_then_both() {
