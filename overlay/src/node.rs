@@ -237,6 +237,7 @@ impl Node {
     pub fn handle_moved(&mut self, now: Now) {
         self.advance(now);
         self.on_moved();
+        self.survey_anew();
         self.finish();
     }
 

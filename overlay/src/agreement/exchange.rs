@@ -150,6 +150,11 @@ impl Agreement {
         true
     }
 
+    /// Whether anything was ever offered.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.session.is_some()
+    }
+
     /// Whether packets wait for keys.
     pub(crate) const fn is_waiting(&self) -> bool {
         self.patience.is_some()

@@ -13,11 +13,11 @@ use crate::verdict::Drop;
 
 impl Node {
     /// A session stands, or data flows in it: offer, if it is ours to. With a home nothing is exchanged but a few words of
-    /// control, mostly: to agree on keys for each of its sessions would cost more than all of them.
+    /// control, mostly: to agree on keys for each of its sessions, after the first, would cost more than all of them.
     pub(super) fn begin_agreement(&mut self, node: NodeId) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
-        if peer.is_home && !peer.is_active(now) {
+        if peer.is_home && !peer.is_active(now) && peer.agreement.has_begun() {
             return;
         }
         let rtt = peer.paths.selected().and_then(crate::paths::Path::rtt);

@@ -439,13 +439,16 @@ impl Node {
 
     fn on_tick(&mut self, node: NodeId) {
         let now = self.now.instant;
+        let serves = self.is_super_peer();
         let Some(peer) = self.peer(node) else { return };
         let mut message = [0; crate::tunnel::HANDSHAKE_ROOM];
         // An initiation that nobody could be sent would make the next attempt's too fresh.
         if peer.path().is_none() && peer.dial.is_some() {
             return;
         }
-        let due = peer.tunnel().handle_timeout(&mut message, now);
+        // What we tell each other counts as data there, so that an idle pair would renew its session for ever.
+        let is_kept = serves || peer.is_kept(now) || peer.dial.is_some();
+        let due = is_kept.then(|| peer.tunnel().handle_timeout(&mut message, now)).flatten();
         let (path, has_session, active) = (peer.path(), peer.has_session(), peer.is_active(now));
         if !active {
             peer.punch.stop();

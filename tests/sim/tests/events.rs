@@ -34,10 +34,10 @@ impl Times {
         self.0[(self.0.len() - 1) * percent / 100]
     }
 
-    /// Prints the percentiles beside the target.
-    fn print(&self, what: &str, target: &str) {
+    /// The percentiles beside the target.
+    fn against(&self, what: &str, target: &str) -> String {
         let [p50, p99, worst] = [self.at(50), self.at(99), self.at(100)];
-        println!("{what}: p50 {p50:?}, p99 {p99:?}, worst {worst:?} (target {target})");
+        format!("{what}: p50 {p50:?}, p99 {p99:?}, worst {worst:?} (target {target})")
     }
 }
 
@@ -52,16 +52,18 @@ fn talking(scenario: Scenario, direct: bool) -> (World, StreamId) {
     world.run_until(SECOND * 20, World::all_ready).expect("ready");
     let stream = world.stream("a", "b", TICK, SECOND * 4000);
     if direct {
-        world.run_until(SECOND * 10, |w| w.is_direct("a", "b")).expect("direct");
+        world.run_until(SECOND * 40, |w| w.is_direct("a", "b")).expect("direct");
     }
     let moment = Duration::from_millis(world.dice().below(2000));
     world.run_for(SECOND * 4 + moment);
     (world, stream)
 }
 
-/// From an event to the first letter that was answered.
+/// From an event to the first answer to a letter that was sent afterwards.
 fn gap(world: &World, stream: StreamId, event: Instant) -> Duration {
-    world.answered_again(stream, event).expect("it works again").since(event)
+    let answers = world.answers_of(stream).into_iter().filter(|(sent, _)| *sent >= event);
+    let arrivals = answers.filter_map(|(sent, took)| Some(sent + took?));
+    arrivals.min().expect("it works again").since(event)
 }
 
 fn lossy() -> Quality {
@@ -79,7 +81,7 @@ fn a_direct_path_that_dies_silently() {
             assert_eq!(world.duplicates(), 0, "no letter is delivered twice");
             gap(&world, stream, cut)
         });
-        times.print(&format!("direct path dies, {name}"), "2 s, p99 6 s");
+        println!("{}", times.against(&format!("direct path dies, {name}"), "2 s, p99 6 s"));
         assert!(times.at(50) <= SECOND * 2 && times.at(99) <= SECOND * 6);
     }
 }
@@ -88,14 +90,15 @@ fn a_direct_path_that_dies_silently() {
 fn while_in_doubt_both_paths_carry_everything() {
     for seed in 1..=10 {
         let (mut world, stream) = talking(pair(seed, NatClass::PortRestricted, WAN), true);
-        let before = world.host("b").dropped(Drop::Duplicate);
+        let (before, forged) =
+            (world.host("b").dropped(Drop::Duplicate), world.host("b").dropped(Drop::NotAuthentic));
         // The answers are lost, and the probes with them; what flows from A to B arrives all the time.
         world.set_one_way("b", "a", true);
         let cut = world.now();
         world.run_for(SECOND * 8);
         let twice = world.host("b").dropped(Drop::Duplicate) - before;
         assert!(twice > 10, "seed {seed}: {twice} second copies");
-        assert_eq!(world.host("b").dropped(Drop::NotAuthentic), 0, "a second copy is no forgery");
+        assert_eq!(world.host("b").dropped(Drop::NotAuthentic), forged, "a second copy is no forgery");
         assert_eq!(world.duplicates(), 0);
         let silence = gap(&world, stream, cut);
         assert!(silence <= SECOND, "seed {seed}: {silence:?}");
@@ -113,7 +116,7 @@ fn a_relay_that_dies() {
         assert_eq!(world.unanswered(stream, died + SECOND * 6, world.now() - SECOND), 0);
         gap(&world, stream, died)
     });
-    times.print("relay dies", "3 s");
+    println!("{}", times.against("relay dies", "3 s"));
     assert!(times.at(100) <= SECOND * 3);
 }
 
@@ -132,7 +135,7 @@ fn a_relay_that_dies_where_the_homes_differ() {
         world.run_for(SECOND * 12);
         gap(&world, stream, died)
     });
-    times.print("relay dies, six super peers", "3 s");
+    println!("{}", times.against("relay dies, six super peers", "3 s"));
     assert!(times.at(99) <= SECOND * 3);
 }
 
@@ -152,8 +155,8 @@ fn a_router_that_reboots() {
     });
     direct.append(&mut times.borrow_mut());
     direct.sort_unstable();
-    gaps.print("NAT rebooted, with another address", "3 s");
-    Times(direct.clone()).print("... direct again", "10 s");
+    println!("{}", gaps.against("NAT rebooted, with another address", "3 s"));
+    println!("{}", Times(direct.clone()).against("... direct again", "10 s"));
     assert!(gaps.at(100) <= SECOND * 3 && direct.iter().all(|time| *time <= SECOND * 10));
 }
 
@@ -179,7 +182,7 @@ fn one_moves_and_both_do() {
             assert!(world.is_direct("a", "b"), "direct again");
             gap(&world, stream, event)
         });
-        times.print(&format!("{} moved", who.join(" and ")), &format!("{limit:?}"));
+        println!("{}", times.against(&format!("{} moved", who.join(" and ")), &format!("{limit:?}")));
         assert!(times.at(100) <= limit);
     }
 }
@@ -197,7 +200,7 @@ fn a_cable_pulled_and_put_back() {
             world.run_for(SECOND * 12);
             gap(&world, stream, event)
         });
-        times.print(&format!("link down for {away} s"), "1 s");
+        println!("{}", times.against(&format!("link down for {away} s"), "1 s"));
         assert!(times.at(100) <= SECOND);
     }
 }
@@ -217,7 +220,7 @@ fn asleep_for_a_while_and_for_an_hour() {
             world.run_for(SECOND * 12);
             gap(&world, stream, event)
         });
-        times.print(&format!("asleep for {away} s"), "1 s");
+        println!("{}", times.against(&format!("asleep for {away} s"), "1 s"));
         assert!(times.at(100) <= SECOND);
     }
 }
@@ -242,7 +245,7 @@ fn a_good_path_that_comes_back_is_used_again() {
         assert_eq!(world.unanswered(stream, mended, world.now() - SECOND), 0, "a move up loses nothing");
         again
     });
-    times.print("good path back", "60 s");
+    println!("{}", times.against("good path back", "60 s"));
     assert!(times.at(100) <= SECOND * 60);
 }
 
