@@ -319,6 +319,13 @@ impl Node {
         }
     }
 
+    /// The way straight to its other end does not answer any more.
+    pub(super) fn on_stream_path_died(&mut self, way: Locator) {
+        if let Locator::Direct(Endpoint { via: Via::Stream(id), .. }) = way {
+            self.end_stream(id);
+        }
+    }
+
     /// Closes a stream, whether it stands or not, and forgets that it was wanted.
     pub(super) fn end_stream(&mut self, id: StreamId) {
         self.outputs.push_back(Output::CloseStream(id));
