@@ -271,6 +271,7 @@ impl<W: World> Control<W> {
                 _ = reply.send(Ok(report::Peers { schema: report::SCHEMA, peers }));
             }
             Question::Netcheck { reply } => self.request(Asked::Netcheck(reply), Request::Netcheck),
+            Question::Doctor { peer, reply } => self.request(Asked::Doctor(reply), Request::Examine { peer }),
             Question::Ping { peer, timeout, reply } => {
                 self.request(Asked::Ping(reply), Request::Ping { peer, timeout });
             }

@@ -112,6 +112,9 @@ fn answer(question: Question, state: State) {
             drop(reply.send(Err(Failure::new(ExitCode::NoSuchPeer, "no such peer", "frejus peers"))));
         }
         Question::Invite { reply, .. } => drop(reply.send(Ok(Code::new("the-code")))),
+        Question::Doctor { reply, .. } => {
+            drop(reply.send(Err(Failure::new(ExitCode::NoSuchPeer, "no such peer", "frejus peers"))));
+        }
         Question::Netcheck { reply } => {
             drop(reply.send(Err(Failure::new(ExitCode::Other, "no survey", "try again"))));
         }

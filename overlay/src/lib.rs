@@ -39,6 +39,7 @@
 pub mod agreement;
 mod backlog;
 pub mod code;
+pub mod doctor;
 pub mod document;
 pub mod enrolment;
 pub mod forward;

@@ -9,6 +9,7 @@
 mod ask;
 mod dial;
 mod doors;
+mod examine;
 mod guess;
 mod home;
 mod io;
@@ -51,6 +52,7 @@ use crate::wire;
 
 use ask::Askers;
 use doors::Doors;
+use examine::Examinations;
 use home::Homes;
 use presence::Presence;
 use reflect::Reflections;
@@ -104,6 +106,7 @@ pub struct Node {
     survey: Survey,
     channels: Channels,
     doors: Doors,
+    examinations: Examinations,
     login: Option<LoginServer>,
 
     /// What forwarding knows; a copy is published whenever it changes.
@@ -146,6 +149,7 @@ impl Node {
             survey: Survey::default(),
             channels: Channels::new(config.relay_rate),
             doors: Doors::default(),
+            examinations: Examinations::default(),
             streams: Streams::default(),
             login: config.login,
             network: config.network,
@@ -278,6 +282,7 @@ impl Node {
         self.on_streams_timeout();
         self.on_presence_timeout();
         self.on_requests_timeout();
+        self.on_examinations_timeout();
         self.on_served_timeout();
         self.on_survey_timeout();
     }
@@ -305,6 +310,7 @@ impl Node {
             self.streams.poll_timeout(),
             Some(self.presence.poll_timeout()),
             self.requests.poll_timeout(),
+            self.examinations.poll_timeout(),
             Some(self.served.poll_timeout()),
             self.survey.poll_timeout(),
         ]

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::doctor::{Side, Tried};
 use crate::document::{Candidate, CandidateKind};
 use crate::locator::{Endpoint, is_public};
 use crate::node::Method;
@@ -73,6 +74,8 @@ pub struct Punch {
     pauses: usize,
     /// When the peer's call was last followed.
     joined: Option<Instant>,
+    /// For whoever wants to know why there is no direct path.
+    tally: Vec<Tried>,
 }
 
 impl Punch {
@@ -87,6 +90,7 @@ impl Punch {
             next_burst: None,
             pauses: 0,
             joined: None,
+            tally: Vec::new(),
         }
     }
 
@@ -147,6 +151,31 @@ impl Punch {
         self.next_burst = None;
     }
 
+    /// What came of each place, the latest first.
+    pub fn tried(&self) -> impl Iterator<Item = Tried> + '_ {
+        self.tally.iter().rev().copied()
+    }
+
+    /// A probe of the peer's came from there.
+    pub fn heard(&mut self, at: SocketAddr) {
+        self.tally(at).heard += 1;
+    }
+
+    /// The tally of a place; that of another is forgotten for it, if there are too many.
+    fn tally(&mut self, at: SocketAddr) -> &mut Tried {
+        let known = self.tally.iter().position(|tried| tried.at == at);
+        let place = known.unwrap_or_else(|| {
+            if self.tally.len() == Side::TRIED {
+                // What nobody was heard at says least; a guess leaves hundreds of such.
+                let silent = self.tally.iter().position(|tried| tried.answered + tried.heard == 0);
+                self.tally.remove(silent.unwrap_or(0));
+            }
+            self.tally.push(Tried { at, sent: 0, answered: 0, heard: 0 });
+            self.tally.len() - 1
+        });
+        &mut self.tally[place]
+    }
+
     /// Where others see the peer, by what it says.
     pub fn outer(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let outer = |method: &Method| matches!(method, Method::Punched | Method::Public);
@@ -166,6 +195,7 @@ impl Punch {
         }
         self.outstanding.push_back(Outstanding { token, to, method, sent: now });
         let at = to.at;
+        self.tally(at).sent += 1;
         if self.unproved.len() >= 4 * MAX_TARGETS && !self.unproved.contains_key(&at) {
             let oldest = self.unproved.iter().min_by_key(|(_, (_, last))| *last).map(|(at, _)| *at);
             oldest.map(|at| self.unproved.remove(&at));
@@ -184,6 +214,7 @@ impl Punch {
         let at = self.outstanding.iter().position(|probe| probe.token == token)?;
         let probe = self.outstanding.remove(at)?;
         self.unproved.remove(&probe.to.at);
+        self.tally(probe.to.at).answered += 1;
         Some((probe.to, probe.method, now.since(probe.sent)))
     }
 

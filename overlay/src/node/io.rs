@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
+use crate::doctor::{Diagnosis, Side};
 use crate::document::{
     Candidate, Contact, Credential, Genesis, NatClass, Network, Passport, Roles, Signed, Whereabouts,
 };
@@ -72,6 +73,11 @@ pub enum Request {
     Invite(Invitation),
     /// What stands between this node and the Internet.
     Netcheck,
+    /// Why the path to a peer is what it is.
+    Examine {
+        /// As for a ping.
+        peer: String,
+    },
     /// Say goodbye to everybody.
     Stop,
 }
@@ -114,6 +120,8 @@ pub enum Answer {
     },
     /// What was found.
     Netcheck(Box<Netcheck>),
+    /// Both sides of a path.
+    Examined(Box<Examination>),
     /// The goodbyes are said.
     Stopped,
     /// It could not be done.
@@ -130,6 +138,7 @@ impl fmt::Debug for Answer {
             // Whoever reads a code can join.
             Self::Invited { .. } => f.debug_struct("Invited").finish_non_exhaustive(),
             Self::Netcheck(netcheck) => f.debug_tuple("Netcheck").field(netcheck).finish(),
+            Self::Examined(examination) => f.debug_tuple("Examined").field(examination).finish(),
             Self::Stopped => f.write_str("Stopped"),
             Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
         }
@@ -244,6 +253,23 @@ pub struct PeerView {
     pub rx_bytes: u64,
     /// Inner bytes sent.
     pub tx_bytes: u64,
+}
+
+/// What both sides know about the path between them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Examination {
+    /// Our own name.
+    pub name: String,
+    /// The peer's.
+    pub peer: String,
+    /// The path in use; `None` while there is no session.
+    pub path: Option<PathView>,
+    /// Our side.
+    pub here: Side,
+    /// The peer's side; `None` if it did not answer.
+    pub there: Option<Side>,
+    /// What follows.
+    pub diagnosis: Diagnosis,
 }
 
 /// Where an answer came from.

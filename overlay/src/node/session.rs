@@ -230,6 +230,8 @@ impl Node {
             Message::Predicted(window) => self.on_predicted(node, &window),
             Message::GuessOffer { ip } => self.on_guess_offer(node, ip),
             Message::GuessAgreed => self.on_guess_agreed(node),
+            Message::Examine { id } => self.on_examine(node, id),
+            Message::Examined { id, side } => self.on_examined(node, id, side),
             Message::Bye => self.on_bye(node),
             Message::Offer(offer) => self.on_offer(node, from, &offer),
             Message::Answer(answer) => self.on_agreed(node, &answer),
@@ -239,6 +241,9 @@ impl Node {
 
     fn on_probe(&mut self, node: NodeId, from: Locator, token: u64) {
         let seen = from.is_direct().then(|| from.remote());
+        if let (Some(at), Some(peer)) = (seen, self.peers.get_mut(&node)) {
+            peer.punch.heard(at);
+        }
         self.send_along(node, from, &Message::ProbeAck { token, seen });
         let now = self.now.instant;
         let Locator::Direct(at) = from else { return };

@@ -57,6 +57,11 @@ impl Survey {
         self.found.class
     }
 
+    /// Whether any answer came over UDP last time.
+    pub(super) const fn hears_udp(&self) -> bool {
+        self.found.udp
+    }
+
     /// How our NAT chooses ports.
     pub(super) fn ports(&self) -> Ports {
         self.found.ports()

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Answer, Offer};
+use crate::doctor::Side;
 use crate::document::{Candidate, Contact, Credential, Signed, Whereabouts};
 use crate::guess::{Ports, Window};
 use crate::id::{NodeId, Subject};
@@ -167,6 +168,18 @@ pub enum Message {
         nodes: u16,
         /// What it relays, in Mbit/s, rounded down.
         mbits: u16,
+    },
+    /// "What do you know about your side of our path?"
+    Examine {
+        /// Comes back.
+        id: u32,
+    },
+    /// "This."
+    Examined {
+        /// The question's.
+        id: u32,
+        /// The sender's.
+        side: Side,
     },
 }
 
