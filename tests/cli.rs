@@ -243,7 +243,7 @@ fn ping_ends_with_the_code_of_what_it_found() {
     let lines = with_socket(&socket, "ping d -c 1");
     assert!(
         text(&lines.stdout).starts_with(
-            "reply from b (10.93.4.7): seq=1 time=12.5 ms via direct 203.0.113.11:40211\n--- b: 1 sent"
+            "reply from b (10.93.4.7): seq=1 time=12.5 ms via direct 203.0.113.11:40211, punched\n--- b: 1 sent"
         ),
         "{}",
         text(&lines.stdout)
