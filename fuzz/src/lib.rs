@@ -6,6 +6,8 @@
 
 pub mod samples;
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
 use frejus_overlay::id::RecordKey;
@@ -21,6 +23,7 @@ use frejus_overlay::packet::vnet::{self, Gso, VnetHeader};
 use frejus_overlay::packet::{IpPacket, protocol};
 use frejus_overlay::record::{self, Record};
 use frejus_overlay::wire::connect;
+use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::wire::control::Message;
 use frejus_overlay::wire::enrol;
 use frejus_overlay::wire::part::{Assembly, Part};
@@ -46,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     ("igd", igd),
     ("stream", stream),
     ("connect", connect),
+    ("stun", stun),
 ];
 
 /// Datagrams: a relay frame's inside is shorter than the frame, and its header is rebuilt bit by bit.
@@ -93,6 +97,22 @@ pub fn document(data: &[u8]) {
     let _ = grant.verify(network, samples::NOW);
     let _ = Signed::<Passport>::from_bytes(data.to_vec()).claim();
     let _ = Signed::<Whereabouts>::from_bytes(data.to_vec()).claim();
+}
+
+/// STUN: requests to a server with everything, and answers to our own.
+pub fn stun(data: &[u8]) {
+    let ip = |last| Some(Ipv4Addr::new(203, 0, 113, last).into());
+    let here = Here { address: ip(1), main: 51860, alternate: Some(51862), other: ip(2), asked: Port::Main };
+    let from = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 7), 7));
+    if let Some(Reaction::Answer { bytes, .. }) = stun::respond(data, from, &here) {
+        assert!(bytes.len() <= data.len() + 56, "an answer is bounded by its question");
+        assert!(stun::respond(&bytes, from, &here).is_none(), "an answer is never answered");
+    }
+    if let Some(answer) = stun::Answer::read(data) {
+        let again = stun::Answer::read(&stun::answer(answer.transaction, answer.mapped));
+        assert_eq!(again.map(|again| again.mapped), Some(answer.mapped));
+    }
+    let _ = (stun::is_classic(data), stun::transaction_of_request(data));
 }
 
 /// Codes: what people type.

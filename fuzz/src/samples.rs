@@ -17,6 +17,7 @@ use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::record::Record;
 use frejus_overlay::timing::UnixTime;
+use frejus_overlay::stun;
 use frejus_overlay::wire::control::Message;
 use frejus_overlay::wire::{self, enrol, part, stream};
 
@@ -152,6 +153,8 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("segment", "udp6-partial", [&[1, 0, 0, 0, 0, 0, 40, 0, 6, 0], datagram.as_slice()].concat()),
         ("fragment", "udp6", [&[0, 56], datagram.as_slice()].concat()),
         ("part", "lookup", [&[9][..], &part::split(&message(&lookup), 9, 7).concat()].concat()),
+        ("stun", "request", stun::request([7; 12])),
+        ("stun", "answer", stun::answer([7; 12], "198.51.100.7:7".parse().expect("an address"))),
         ("control", "padded", Message::Probe { token: 7 }.padded(64)),
         ("coalesce", "udp6-partial", [&[13, 3], datagram.as_slice(), datagram.as_slice()].concat()),
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),

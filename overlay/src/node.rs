@@ -374,6 +374,7 @@ impl Node {
         let own4 = self.me.passport.address4;
         self.table_stale |= std::mem::replace(&mut self.table.own4, own4) != own4;
         if std::mem::take(&mut self.table_stale) {
+            self.table.other_stun = self.other_stun();
             self.outputs.push_back(Output::Table(Arc::new(self.table.clone())));
         }
     }

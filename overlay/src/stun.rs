@@ -36,7 +36,7 @@ const MAX_NAMED: usize = 4;
 
 /// Bytes of SOFTWARE in our own requests: with them a request is as long as the longest answer, three IPv6 addresses, so
 /// that it costs nobody anything (RFC 8489, section 14.14 allows 763).
-const PADDING: usize = 68;
+const PADDING: usize = 76;
 const SOFTWARE: &[u8] = b"frejus";
 
 /// A port of a server.
@@ -57,20 +57,32 @@ pub struct Here {
     pub main: u16,
     /// Number of the other one, if it is open.
     pub alternate: Option<u16>,
+    /// Another server with the same port numbers.
+    pub other: Option<IpAddr>,
     /// To which of them the request came.
     pub asked: Port,
 }
 
 impl Here {
     /// A server with one port, which need not say its address.
-    pub const ALONE: Self = Self { address: None, main: 0, alternate: None, asked: Port::Main };
+    pub const ALONE: Self = Self { address: None, main: 0, alternate: None, other: None, asked: Port::Main };
+
+    const fn number(&self, port: Port) -> Option<u16> {
+        match port {
+            Port::Main => Some(self.main),
+            Port::Alternate => self.alternate,
+        }
+    }
 
     fn at(&self, port: Port) -> Option<SocketAddr> {
-        let number = match port {
-            Port::Main => self.main,
-            Port::Alternate => self.alternate?,
-        };
-        Some(SocketAddr::new(self.address?.to_canonical(), number))
+        Some(SocketAddr::new(self.address?.to_canonical(), self.number(port)?))
+    }
+
+    /// The other address with the other port, of the family of `from`.
+    fn elsewhere(&self, from: SocketAddr) -> Option<SocketAddr> {
+        let other = self.other.filter(|other| other.is_ipv4() == from.is_ipv4())?;
+        self.alternate?;
+        Some(SocketAddr::new(other, self.number(self.other())?))
     }
 
     const fn other(&self) -> Port {
@@ -105,9 +117,10 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
     let classic = is_classic(datagram);
     let (transaction, body) = request_parts(datagram, classic)?;
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let (mut change, mut unknown) = (None, Vec::new());
+    let (mut change, mut unknown, mut asks) = (None, Vec::new(), false);
     for (kind, value) in Attributes(body) {
         match kind {
+            kind::ALTERNATE_PORT => asks = true,
             kind::CHANGE_REQUEST => change = Some(value.last().copied().unwrap_or(0)),
             kind if attribute::must_be_known(kind) => unknown.push(kind),
             _ => {}
@@ -131,7 +144,11 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
         } else {
             Style::Modern
         };
-        Reaction::Answer { from: port, bytes: success(transaction, from, here, port, style) }
+        let mut bytes = success(transaction, from, here, port, style);
+        if let Some(number) = here.number(here.other()).filter(|_| asks) {
+            attribute::put(&mut bytes, kind::ALTERNATE_PORT, &number.to_be_bytes());
+        }
+        Reaction::Answer { from: port, bytes: finish(bytes) }
     } else {
         Reaction::Answer { from: here.asked, bytes: refusal(transaction, &unknown)? }
     };
@@ -177,12 +194,15 @@ fn success(transaction: Transaction, seen: SocketAddr, here: &Here, port: Port, 
     if style != Style::Modern {
         attribute::put_address(&mut bytes, kind::MAPPED_ADDRESS, seen);
     }
-    // A server without a second port supports no behaviour discovery, and says nothing of it (RFC 5780, section 6.1).
-    if let (Some(origin_at), Some(other_at)) = (here.at(port), here.alternate.and(here.at(here.other()))) {
-        attribute::put_address(&mut bytes, origin, origin_at);
-        attribute::put_address(&mut bytes, other, other_at);
+    // RFC 5780, section 7.4: only a server with a second address names it. RFC 3489 knows no server without.
+    let classic = here.at(here.other()).filter(|_| style == Style::Classic);
+    if let Some(at) = here.at(port).filter(|_| here.alternate.is_some()) {
+        attribute::put_address(&mut bytes, origin, at);
     }
-    finish(bytes)
+    if let Some(at) = here.elsewhere(seen).or(classic) {
+        attribute::put_address(&mut bytes, other, at);
+    }
+    bytes
 }
 
 /// RFC 8489, section 6.3.1: error 420 names what was not understood.
@@ -218,6 +238,7 @@ pub fn request(transaction: Transaction) -> Vec<u8> {
     let mut bytes = header(REQUEST, transaction);
     let mut software = SOFTWARE.to_vec();
     software.resize(PADDING, b' ');
+    attribute::put(&mut bytes, kind::ALTERNATE_PORT, &[]);
     attribute::put(&mut bytes, kind::SOFTWARE, &software);
     finish(bytes)
 }
@@ -261,8 +282,8 @@ pub struct Answer {
     pub transaction: Transaction,
     /// Where the server saw us.
     pub mapped: SocketAddr,
-    /// The server's other address and port, if it has any (RFC 5780, section 7.4).
-    pub other: Option<SocketAddr>,
+    /// Number of the server's other port, if it was asked and has one.
+    pub alternate: Option<u16>,
 }
 
 impl Answer {
@@ -283,7 +304,9 @@ impl Answer {
             attribute::read_address(wanted, value, &transaction)
         };
         let mapped = find(kind::XOR_MAPPED_ADDRESS).or_else(|| find(kind::MAPPED_ADDRESS))?;
-        Some(Self { transaction, mapped, other: find(kind::OTHER_ADDRESS) })
+        let alternate = Attributes(body).find(|(number, _)| *number == kind::ALTERNATE_PORT);
+        let alternate = alternate.and_then(|(_, value)| Some(u16::from_be_bytes(value.try_into().ok()?)));
+        Some(Self { transaction, mapped, alternate })
     }
 }
 

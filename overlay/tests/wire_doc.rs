@@ -145,6 +145,16 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("super-peers", Message::SuperPeers),
         ("super-peer", Message::SuperPeer { contact }),
         ("bye", Message::Bye),
+        (
+            "reflect",
+            Message::Reflect {
+                transaction: [7; 12],
+                to: at("203.0.113.10:7000"),
+                avoid: vec![NodeId([4; 32])],
+            },
+        ),
+        ("reflect-for", Message::ReflectFor { transaction: [7; 12], to: at("203.0.113.10:7000") }),
+        ("reflected", Message::Reflected { transaction: [7; 12], reflected: control::Reflected::ByStranger }),
         ("predicted", Message::Predicted(Window { ip, first: 40001, step: 1, count: 2 })),
         ("guess-offer", Message::GuessOffer { ip }),
         ("guess-agreed", Message::GuessAgreed),

@@ -30,6 +30,8 @@ pub(super) mod kind {
     pub(crate) const RESPONSE_ORIGIN: u16 = 0x802b;
     /// RFC 5780, section 7.4.
     pub(crate) const OTHER_ADDRESS: u16 = 0x802c;
+    /// Ours: in a request, empty, "which is your other port?"; in an answer, its number. Whoever does not know it skips it.
+    pub(crate) const ALTERNATE_PORT: u16 = 0xf0f5;
     /// USERNAME, MESSAGE-INTEGRITY, REALM and NONCE: we ask for no credentials, so they may be there.
     pub(crate) const CREDENTIALS: [u16; 4] = [0x0006, 0x0008, 0x0014, 0x0015];
 }

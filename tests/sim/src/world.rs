@@ -261,7 +261,8 @@ impl World {
             let port = address.port() + 2;
             host.open_door(DoorId::STUN, port);
             let ip = Some(address.ip());
-            let here = Here { address: ip, main: address.port(), alternate: Some(port), asked: Port::Main };
+            let (main, alternate) = (address.port(), Some(port));
+            let here = Here { address: ip, main, alternate, other: None, asked: Port::Main };
             host.forwarding.stun = Some(here);
         }
         if let Some(node) = &mut host.node {
