@@ -21,6 +21,7 @@ mod serve;
 mod session;
 mod stream;
 mod survey;
+mod trial;
 mod view;
 mod ways;
 
@@ -60,6 +61,7 @@ use request::Requests;
 use serve::Served;
 use stream::Streams;
 use survey::Survey;
+use trial::Trial;
 
 pub use io::*;
 
@@ -104,6 +106,7 @@ pub struct Node {
     served: Served,
     reflections: Reflections,
     survey: Survey,
+    trial: Trial,
     channels: Channels,
     doors: Doors,
     examinations: Examinations,
@@ -147,6 +150,7 @@ impl Node {
             served: Served::new(now.instant),
             reflections: Reflections::default(),
             survey: Survey::default(),
+            trial: Trial::default(),
             channels: Channels::new(config.relay_rate),
             doors: Doors::default(),
             examinations: Examinations::default(),
@@ -285,6 +289,7 @@ impl Node {
         self.on_examinations_timeout();
         self.on_served_timeout();
         self.on_survey_timeout();
+        self.on_trial_timeout();
     }
 
     /// What is to be done next; drain it after every input.
@@ -313,6 +318,7 @@ impl Node {
             self.examinations.poll_timeout(),
             Some(self.served.poll_timeout()),
             self.survey.poll_timeout(),
+            self.trial.poll_timeout(),
         ]
         .into_iter()
         .flatten()

@@ -167,7 +167,7 @@ pub(crate) fn netcheck() -> Netcheck {
         port_mapping: Some(PortMapping::Pcp),
         udp: true,
         tcp: false,
-        tls443: false,
+        tls443: true,
         super_peers: vec![server("s", Some(20.125)), server("t", None)],
         step: Some(1),
         notes: vec!["only 2 super peers answered, three are needed".into()],

@@ -21,7 +21,7 @@ use crate::login::{Entry, LoginServer};
 use crate::mapping::Mapped;
 use crate::nat::Discovered;
 use crate::port::Command;
-use crate::stream::Carrier;
+use crate::stream::{Carrier, Tried};
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
 
@@ -342,8 +342,8 @@ pub struct Netcheck {
     pub mapped: Option<Mapped>,
     /// Super peers, the nearest first.
     pub servers: Vec<ServerView>,
-    /// Where super peers are heard by a connection, instead of UDP.
-    pub by_stream: Vec<SocketAddr>,
+    /// What TCP gets through to super peers.
+    pub tried: Tried,
 }
 
 /// A super peer that was asked.
@@ -436,6 +436,9 @@ pub enum Output {
     },
     /// Close a stream, or stop dialling. Nothing more is told of it.
     CloseStream(StreamId),
+    /// Open streams to all of these addresses, and to 443 there, and close them as soon as they stand; what was reached
+    /// within [`crate::stream::TRIAL`] is told with [`super::Node::handle_tried`].
+    TryStreams(Vec<SocketAddr>),
     /// Whoever opened this stream to us is a member: it may stay.
     TrustStream(StreamId),
     /// Forward by this table.

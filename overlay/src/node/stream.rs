@@ -17,7 +17,7 @@ use crate::id::NodeId;
 use crate::limits::STREAMS;
 use crate::locator::{Endpoint, Locator, StreamId, Via, is_public};
 use crate::peer::Peer;
-use crate::stream::{Carrier, Reach, StreamEvent};
+use crate::stream::{Carrier, HTTPS, Reach, StreamEvent, Tried};
 use crate::timing::Instant;
 
 /// How long UDP has to itself: two attempts and a round trip to the other side of the world.
@@ -91,6 +91,14 @@ impl Streams {
     pub(super) fn carrier(&self, endpoint: Endpoint) -> Option<Carrier> {
         let Via::Stream(id) = endpoint.via else { return None };
         Some(self.open.get(&id).map_or(Carrier::Tcp, |open| open.carrier))
+    }
+
+    /// What gets through, if we opened this one.
+    pub(super) fn shows(&self, endpoint: Endpoint) -> Option<Tried> {
+        let Via::Stream(id) = endpoint.via else { return None };
+        let carrier = self.open.get(&id).filter(|_| id.0.is_multiple_of(OURS))?.carrier;
+        let is_https = carrier == Carrier::Tls || endpoint.at.port() == HTTPS;
+        Some(Tried::by(carrier, !is_https, is_https))
     }
 
     fn want(&mut self, node: NodeId, at: Instant) {

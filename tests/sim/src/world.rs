@@ -372,6 +372,7 @@ impl World {
             Output::CloseDoor(door) => _ = host.doors.remove(&door),
             Output::OpenStream { id: stream, to } => self.open_stream(id, stream, &to),
             Output::CloseStream(stream) => self.close_stream(id, stream),
+            Output::TryStreams(to) => self.try_streams(id, &to),
             Output::TrustStream(stream) => self.trust_stream(id, stream),
             Output::ToTun(packet) => deeds.push_back(Deed::Tun(packet)),
             Output::Table(table) => host.forwarding.table = Some(table),
