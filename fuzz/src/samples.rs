@@ -9,6 +9,7 @@ use frejus_overlay::document::{
     Candidate, CandidateKind, Contact, Credential, Genesis, Grant, NatClass, Network, Passport, Roles,
     Signed, Whereabouts,
 };
+use frejus_overlay::guess::{Ports, Window};
 use frejus_overlay::id::{NodeId, Subject, TunnelKey};
 use frejus_overlay::locator::Channel;
 use frejus_overlay::packet::protocol::{TCP, UDP};
@@ -16,9 +17,9 @@ use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::record::Record;
-use frejus_overlay::timing::UnixTime;
 use frejus_overlay::stun;
-use frejus_overlay::wire::control::Message;
+use frejus_overlay::timing::UnixTime;
+use frejus_overlay::wire::control::{Message, Reflected};
 use frejus_overlay::wire::{self, enrol, part, stream};
 
 /// When all of it is valid.
@@ -138,6 +139,10 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("control", "lookup", message(&lookup)),
         ("control", "offer", message(&Message::Offer(offer))),
         ("control", "answer", message(&Message::Answer(answer))),
+        ("control", "examine", message(&Message::Examine { id: 7 })),
+        ("control", "moved", message(&Message::Moved { token: 7 })),
+        ("control", "load", message(&Message::Load { nodes: 7, mbits: 9 })),
+        ("control", "sight", message(&Message::Sight { channel: Channel(7) })),
         ("control", "publish", message(&Message::Publish { contact: contact.clone() })),
         ("enrol", "request", request.encode()),
         ("enrol", "welcome", welcome.encode()),
@@ -159,9 +164,28 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("coalesce", "udp6-partial", [&[13, 3], datagram.as_slice(), datagram.as_slice()].concat()),
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
     ];
+    all.extend(about_addresses().map(|(name, said)| ("control", name, said.encode())));
     all.extend(super_packets());
     all.extend(router_words());
     all
+}
+
+/// What is said about addresses that are tried, guessed at or looked at.
+fn about_addresses() -> [(&'static str, Message); 8] {
+    let to: std::net::SocketAddr = "198.51.100.7:40000".parse().expect("an address");
+    let transaction = [7; 12];
+    let candidates = vec![Candidate { kind: CandidateKind::Reflexive, at: to }];
+    let window = Window { ip: to.ip(), first: 40_000, step: -1, count: 6 };
+    [
+        ("candidates", Message::Candidates { candidates, answer: true, ports: Ports::Counted(-1) }),
+        ("predicted", Message::Predicted(window)),
+        ("guess-offer", Message::GuessOffer { ip: to.ip() }),
+        ("guess-agreed", Message::GuessAgreed),
+        ("reflect", Message::Reflect { transaction, to, avoid: vec![node(2)] }),
+        ("reflect-for", Message::ReflectFor { transaction, to }),
+        ("reflected", Message::Reflected { transaction, reflected: Reflected::ByStranger }),
+        ("sighted", Message::Sighted { channel: Channel(7), at: Some(to.ip()) }),
+    ]
 }
 
 /// What a router that speaks UPnP says.

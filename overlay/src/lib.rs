@@ -63,6 +63,7 @@ pub mod record;
 pub mod relay;
 pub mod resolver;
 pub mod score;
+mod sight;
 mod standby;
 pub mod stream;
 pub mod stun;

@@ -132,6 +132,31 @@ mod tests {
     }
 
     #[test]
+    fn a_million_bogus_requests_take_neither_memory_nor_bandwidth() {
+        let mut responder = responder();
+        let local = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
+        let (mut received, mut out) = (0, 0);
+        for n in 0..1_000_000_u32 {
+            // A tenth is well formed; the rest lies about its length, its attributes, or its cookie.
+            let mut datagram = vec![0; 20 + (n % 7) as usize * 4];
+            datagram[..20].copy_from_slice(&BARE);
+            if n % 10 > 0 {
+                datagram[(n % 19) as usize] ^= n as u8;
+            }
+            let now = Instant::from_start(Duration::from_micros(u64::from(n) * 20));
+            // Sixteen million prefixes, in an order that repeats none soon.
+            let from = SocketAddr::from((Ipv4Addr::from(n.wrapping_mul(2_654_435_761)), 7));
+            received += datagram.len();
+            if let Verdict::Answer(_, bytes) = responder.judge(&datagram, from, local, Some(Port::Main), now)
+            {
+                out += bytes.len();
+            }
+        }
+        assert!(responder.requests.len() <= 4096 && responder.excess.len() <= 4096);
+        assert!(out > 0 && out * 10 < received, "{out} bytes for {received}");
+    }
+
+    #[test]
     fn one_prefix_soon_has_had_its_share() {
         let mut responder = responder();
         let now = Instant::from_start(Duration::from_secs(1));

@@ -15,7 +15,7 @@ use super::{Method, Node, Output};
 use crate::document::{Candidate, CandidateKind};
 use crate::id::NodeId;
 use crate::limits::STREAMS;
-use crate::locator::{Endpoint, Locator, StreamId, Via, is_public};
+use crate::locator::{Endpoint, Locator, StreamId, Via, is_elsewhere, is_public};
 use crate::peer::Peer;
 use crate::stream::{Carrier, HTTPS, Reach, StreamEvent, Tried};
 use crate::timing::Instant;
@@ -221,6 +221,7 @@ impl Node {
             CandidateKind::Relay => false,
         };
         let all = candidates.unwrap_or_default().iter().filter(listens).map(|candidate| candidate.at);
+        let all = all.filter(|at| is_elsewhere(*at));
         all.take(MAX_ADDRESSES).collect()
     }
 

@@ -1,5 +1,6 @@
 //! The node as a whole: what it refuses, and what it does not lose.
 
+mod aim;
 mod garbage;
 mod trial;
 mod trust;

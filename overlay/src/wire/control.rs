@@ -181,6 +181,18 @@ pub enum Message {
         /// The sender's.
         side: Side,
     },
+    /// To a super peer: "At which address do you see the other end of this channel?"
+    Sight {
+        /// One of the sender's.
+        channel: Channel,
+    },
+    /// The answer to that.
+    Sighted {
+        /// The channel that was asked about.
+        channel: Channel,
+        /// Its other end's; `None` if it is not there, or not by UDP.
+        at: Option<IpAddr>,
+    },
 }
 
 /// What a super peer did to a mapping.
