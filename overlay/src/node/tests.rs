@@ -1,6 +1,7 @@
 //! The node as a whole: what it refuses, and what it does not lose.
 
 mod garbage;
+mod trial;
 mod trust;
 mod world;
 
