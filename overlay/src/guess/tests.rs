@@ -110,7 +110,13 @@ fn who_does_what() {
     assert_eq!(plan(Counted(1), Counted(2), false), Some(Plan::Follow));
     assert_eq!(plan(Scattered, Kept, false), Some(Plan::Scatter));
     assert_eq!(plan(Kept, Scattered, false), Some(Plan::Shoot));
-    for (ours, theirs) in [(Kept, Kept), (Scattered, Scattered), (Scattered, Counted(1)), (Unknown, Kept)] {
+    for (ours, theirs) in [(Kept, Kept), (Unknown, Kept), (Unknown, Unknown)] {
+        assert_eq!(
+            (plan(ours, theirs, true), plan(theirs, ours, false)),
+            (Some(Plan::Call), Some(Plan::Heed))
+        );
+    }
+    for (ours, theirs) in [(Scattered, Scattered), (Scattered, Counted(1)), (Unknown, Counted(1))] {
         assert_eq!(plan(ours, theirs, true), None);
     }
 }
