@@ -28,10 +28,6 @@ fn behaviour(class: NatClass) -> Behaviour {
 /// `a` speaks first: how soon both are direct, and by which method on both sides. Nothing may be lost.
 fn way(world: &mut World, patience: Duration) -> Option<(Duration, [Method; 2])> {
     world.run_until(SECOND * 5, World::all_ready).expect("ready");
-    meet(world, patience)
-}
-
-fn meet(world: &mut World, patience: Duration) -> Option<(Duration, [Method; 2])> {
     // The survey that follows takes a second and a half.
     world.run_for(SECOND * 3);
     let begun = world.now();
@@ -42,6 +38,7 @@ fn meet(world: &mut World, patience: Duration) -> Option<(Duration, [Method; 2])
     let left = patience + SECOND * 3 - world.now().since(begun);
     world.run_for(left);
     assert_eq!(world.unanswered(stream, begun, world.now()), 0, "{}", world.story());
+    eprintln!("direct after {direct:?} by {methods:?}");
     Some((direct?, methods?))
 }
 
