@@ -12,7 +12,12 @@
 //!   the other, which probes ports at random: 256 against 64,512 meet after some 250 probes, and by 1,024 in 98 % of
 //!   cases. It costs both routers hundreds of mappings, so it begins only after both have agreed, while traffic
 //!   flows, and rarely.
+//! - *Meeting*, where both keep their ports and punching was in vain: a careless router takes what comes before its own
+//!   side has spoken for a flow to itself, and then sends our packets from another port. Such a mapping is lost; so both
+//!   sides open a fresh socket, tell each other where a super peer sees it, and speak at the same moment, or one first
+//!   and then the other.
 
+mod meeting;
 mod scatter;
 mod window;
 
@@ -56,6 +61,10 @@ pub enum Plan {
     Scatter,
     /// Probe ports at random.
     Shoot,
+    /// Both keep their ports: begin a meeting.
+    Call,
+    /// Both keep their ports: answer a call.
+    Heed,
 }
 
 /// What a side does about a pair; `None` where punching does, or nothing. Of two that count, one `leads`.
@@ -67,6 +76,10 @@ pub const fn plan(ours: Ports, theirs: Ports, leads: bool) -> Option<Plan> {
         (Ports::Counted(_), Ports::Counted(_)) => Some(if leads { Plan::Lead } else { Plan::Follow }),
         (Ports::Scattered, Ports::Kept) => Some(Plan::Scatter),
         (Ports::Kept, Ports::Scattered) => Some(Plan::Shoot),
+        // Who does not know, may still keep its ports.
+        (Ports::Kept | Ports::Unknown, Ports::Kept | Ports::Unknown) => {
+            Some(if leads { Plan::Call } else { Plan::Heed })
+        }
         _ => None,
     }
 }
@@ -77,6 +90,8 @@ const PUNCH_FIRST: Duration = Duration::from_millis(550);
 const FLOW_FIRST: Duration = Duration::from_millis(2500);
 /// A round that found nothing is followed by the next after this long: two round trips to the far side of the world.
 const ROUND: Duration = Duration::from_millis(600);
+/// Punching gets this long before a meeting: two bursts.
+const BURSTS_FIRST: Duration = Duration::from_millis(1000);
 /// Rounds of a prediction in a row.
 const ROUNDS: u8 = 10;
 /// After them it is tried again after this long.
@@ -139,6 +154,8 @@ pub struct Guess {
     counted: Option<Instant>,
     /// When the peer may announce ports again, if it has announced many.
     heeded: Instant,
+    /// There and back through the relay.
+    round_trip: Duration,
 }
 
 /// A measurement under way.
@@ -186,8 +203,9 @@ impl Guess {
         }
         self.next = plan.and_then(|(plan, _)| match plan {
             Plan::Predict | Plan::Lead => Some((now + PUNCH_FIRST).max(self.rest_until)),
+            Plan::Call => Some((now + BURSTS_FIRST).max(self.rest_until)),
             Plan::Scatter => Some((now + FLOW_FIRST).max(self.rest_until)),
-            Plan::Follow | Plan::Shoot => None,
+            Plan::Follow | Plan::Shoot | Plan::Heed => None,
         });
     }
 
@@ -213,6 +231,21 @@ impl Guess {
         self.scatter.is_some()
     }
 
+    /// There and back through the relay takes so long.
+    pub fn measured(&mut self, round_trip: Duration) {
+        self.round_trip = round_trip;
+    }
+
+    /// How a place is found that is probed for this search.
+    #[must_use]
+    pub const fn finds_by(&self) -> Method {
+        match self.plan {
+            _ if self.is_scattered() => Method::Guessed,
+            Some((Plan::Call | Plan::Heed, _)) => Method::Punched,
+            _ => Method::Predicted,
+        }
+    }
+
     /// How a place at which the peer was heard has been found, if by guessing: through a door of ours, or at a port that
     /// it had announced.
     #[must_use]
@@ -220,7 +253,7 @@ impl Guess {
         let shoots = self.scatter.is_some();
         let announced = self.volley.as_ref().is_some_and(|volley| volley.targets.contains(&at.at));
         let ours = matches!(at.via, Via::Door(door) if self.doors.contains(&door));
-        (shoots || announced || ours).then_some(if shoots { Method::Guessed } else { Method::Predicted })
+        (shoots || announced || ours).then_some(self.finds_by())
     }
 
     /// The doors that it holds.
@@ -249,7 +282,7 @@ impl Guess {
             return vec![Due::ProbeKnown(door)];
         }
         let both = self.plan.is_some_and(|(plan, _)| plan != Plan::Predict);
-        if self.plan.is_some_and(|(plan, _)| plan == Plan::Lead) {
+        if self.plan.is_some_and(|(plan, _)| matches!(plan, Plan::Lead | Plan::Call)) {
             self.volley = None;
         }
         self.previous = self.round.as_ref().map(|round| round.door);
@@ -264,6 +297,9 @@ impl Guess {
 
     /// A super peer (the first, or the second) saw this door there.
     pub fn seen(&mut self, door: DoorId, which: usize, at: SocketAddr, now: Instant) -> Vec<Due> {
+        if let Some((Plan::Call | Plan::Heed, _)) = self.plan {
+            return self.met(door, at, now);
+        }
         let Some((plan, Ports::Counted(step))) = self.plan else { return Vec::new() };
         let Some(round) = self.round.as_mut().filter(|round| round.door == door) else { return Vec::new() };
         round.seen[which.min(1)] = Some(at);
@@ -311,6 +347,7 @@ impl Guess {
                 self.volley = Some(Volley { begun: now, sent: 0, by: Some(round.door), targets });
                 Vec::new()
             }
+            (Some((Plan::Call | Plan::Heed, _)), _) => self.summoned(window, now),
             _ => Vec::new(),
         }
     }
@@ -358,12 +395,17 @@ impl Guess {
                 self.next = Some(now + ROUND * 4);
                 due.push(Due::Offer);
             }
+            Some((Plan::Call, _)) if self.rounds < meeting::ROUNDS => {
+                self.rounds += 1;
+                self.next = Some(now + meeting::ROUND);
+                due.push(Due::Open);
+            }
             Some((Plan::Predict | Plan::Lead, _)) if self.rounds < ROUNDS => {
                 self.rounds += 1;
                 self.next = Some(now + ROUND);
                 due.push(Due::Open);
             }
-            Some((Plan::Predict | Plan::Lead, _)) => {
+            Some((Plan::Predict | Plan::Lead | Plan::Call, _)) => {
                 (self.rounds, self.round, self.previous, self.volley) = (0, None, None, None);
                 self.next = Some(now + RETRY);
                 due.push(Due::Finish);

@@ -115,6 +115,7 @@ pub(super) fn path(path: PathView) -> report::Path {
             Method::Predicted => Some(report::Method::Predicted),
             Method::Guessed => Some(report::Method::Guessed),
             Method::Mapped => Some(report::Method::Mapped),
+            Method::Hairpin => Some(report::Method::Hairpin),
             Method::Relayed => None,
         },
         rtt_ms: path.rtt.map(ms),

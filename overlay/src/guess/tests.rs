@@ -1,5 +1,6 @@
 //! Two sides, each behind a NAT that counts or scatters, and the probes between them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -110,7 +111,13 @@ fn who_does_what() {
     assert_eq!(plan(Counted(1), Counted(2), false), Some(Plan::Follow));
     assert_eq!(plan(Scattered, Kept, false), Some(Plan::Scatter));
     assert_eq!(plan(Kept, Scattered, false), Some(Plan::Shoot));
-    for (ours, theirs) in [(Kept, Kept), (Scattered, Scattered), (Scattered, Counted(1)), (Unknown, Kept)] {
+    for (ours, theirs) in [(Kept, Kept), (Unknown, Kept), (Unknown, Unknown)] {
+        assert_eq!(
+            (plan(ours, theirs, true), plan(theirs, ours, false)),
+            (Some(Plan::Call), Some(Plan::Heed))
+        );
+    }
+    for (ours, theirs) in [(Scattered, Scattered), (Scattered, Counted(1)), (Unknown, Counted(1))] {
         assert_eq!(plan(ours, theirs, true), None);
     }
 }
@@ -261,4 +268,83 @@ fn windows_wrap_and_refuse_what_does_not_fit() {
     assert_eq!(last.ports().collect::<Vec<_>>(), [65535, 1024, 1025]);
     let hostile = Window { ip: port(1).ip(), first: 7, step: i16::MIN, count: u8::MAX };
     assert_eq!(hostile.ports().count(), usize::from(Window::MOST));
+}
+
+/// Both sides of a round of a meeting from `begun`, 20 ms apart through the relay and at once at a super peer; when the
+/// first probe of each left.
+fn meeting_round(sides: &mut [Guess; 2], doors: [DoorId; 2], begun: Instant) -> [Instant; 2] {
+    let half = Duration::from_millis(20);
+    let at_super_peer = [place("198.51.100.1:4001"), place("198.51.100.2:4002")].map(|mut at| {
+        at.set_port(at.port() + doors[0].0);
+        at
+    });
+    let announce = |side: &mut Guess, door: DoorId, seen: SocketAddr, now: Instant| {
+        side.measured(half * 2);
+        assert_eq!(side.opened(door, now), [Due::Ask(door, 0)]);
+        let Some(Due::Announce(window)) = side.seen(door, 0, seen, now).pop() else {
+            panic!("no announcement")
+        };
+        assert_eq!(window.ports().collect::<Vec<_>>(), [seen.port()]);
+        window
+    };
+    assert_eq!(sides[0].handle_timeout(begun), [Due::Open]);
+    let window = announce(&mut sides[0], doors[0], at_super_peer[0], begun);
+    assert_eq!(sides[1].announced(&window, begun + half), [Due::Open]);
+    let window = announce(&mut sides[1], doors[1], at_super_peer[1], begun + half);
+    assert_eq!(sides[0].announced(&window, begun + half * 2), []);
+    let mut first = [None; 2];
+    for ms in 0..600 {
+        let now = begun + half + Duration::from_millis(ms);
+        for side in 0..2 {
+            if side == 0 && ms < 20 {
+                continue;
+            }
+            for due in sides[side].handle_timeout(now) {
+                assert_eq!(due, Due::Probe(Some(doors[side]), at_super_peer[1 - side]));
+                first[side].get_or_insert(now);
+            }
+        }
+    }
+    first.map(|at| at.expect("both speak"))
+}
+
+#[test]
+fn a_meeting_is_tried_in_every_order_of_who_speaks_first_and_then_rests() {
+    let mut sides = [Guess::default(), Guess::default()];
+    for (side, leads) in sides.iter_mut().zip([true, false]) {
+        side.learn(Ports::Kept);
+        side.start(Ports::Kept, leads, at(0));
+        assert_eq!(side.finds_by(), Method::Punched);
+    }
+    let mut orders = Vec::new();
+    for round in 0..u64::from(meeting::ROUNDS) {
+        let doors = [1, 2].map(|side| DoorId(10 * (round as u16 + 1) + side));
+        let [caller, called] = meeting_round(&mut sides, doors, at(1000 + 1000 * round));
+        orders.push(called.cmp(&caller));
+        let apart = caller.since(called).max(called.since(caller));
+        assert!(apart.is_zero() || apart >= Duration::from_millis(150), "{apart:?}");
+    }
+    let every = [Ordering::Equal, Ordering::Greater, Ordering::Less];
+    assert_eq!(orders, [every, every].concat());
+    let end = at(1000 + 1000 * u64::from(meeting::ROUNDS));
+    assert_eq!(sides[0].handle_timeout(end), [Due::Finish]);
+    assert!(sides[0].poll_timeout() >= Some(end + RETRY), "a minute's rest");
+}
+
+#[test]
+fn an_answer_that_nobody_called_for_is_not_followed() {
+    let window = Window { ip: IpAddr::from([198, 51, 100, 1]), first: 4000, step: 1, count: Window::MOST };
+    let mut caller = Guess::default();
+    caller.learn(Ports::Kept);
+    caller.start(Ports::Kept, true, at(0));
+    assert_eq!(caller.announced(&window, at(10)), []);
+    assert!(!caller.is_busy(), "no round is under way");
+    let mut called = Guess::default();
+    called.learn(Ports::Kept);
+    called.start(Ports::Kept, false, at(0));
+    assert_eq!(called.announced(&window, at(10)), [Due::Open]);
+    called.opened(DoorId(1), at(10));
+    called.seen(DoorId(1), 0, place("198.51.100.2:1"), at(10));
+    let probes = (10..2000).flat_map(|ms| called.handle_timeout(at(ms))).collect::<Vec<_>>();
+    assert_eq!(probes, vec![Due::Probe(Some(DoorId(1)), place("198.51.100.1:4000")); VOLLEYS.len()]);
 }

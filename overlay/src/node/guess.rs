@@ -9,6 +9,7 @@ use crate::document::CandidateKind;
 use crate::guess::{Due, Ports, Window};
 use crate::id::NodeId;
 use crate::locator::{Channel, DoorId, Endpoint, Locator, Via, is_public};
+use crate::paths::Path;
 use crate::peer::Peer;
 use crate::verdict::Drop;
 use crate::wire::control::Message;
@@ -109,8 +110,7 @@ impl Node {
     }
 
     fn guessing_method(&self, node: NodeId) -> Method {
-        let scattered = self.peers.get(&node).is_some_and(|peer| peer.guess.is_scattered());
-        if scattered { Method::Guessed } else { Method::Predicted }
+        self.peers.get(&node).map_or(Method::Predicted, |peer| peer.guess.finds_by())
     }
 
     /// One birthday guess at a time: it takes most of the doors, and many mappings of the router.
@@ -184,7 +184,10 @@ impl Node {
     pub(super) fn on_seen_at_door(&mut self, answer: &crate::stun::Answer) {
         let now = self.now.instant;
         let Some((node, door, which)) = self.answered_where(answer) else { return };
-        let due = self.peer(node).map(|peer| peer.guess.seen(door, which, answer.mapped, now));
+        let due = self.peer(node).map(|peer| {
+            peer.guess.measured(peer.paths.selected().and_then(Path::rtt).unwrap_or_default());
+            peer.guess.seen(door, which, answer.mapped, now)
+        });
         self.guess(node, due.unwrap_or_default());
     }
 

@@ -414,6 +414,7 @@ impl Node {
             let contacts = self.homes.known().map(|place| place.contact.clone()).collect();
             self.outputs.push_back(Output::Persist(Persist::SuperPeers(contacts)));
             self.announce_neighbours();
+            self.survey_with_new_home();
             self.homes.review = self.homes.review.min(self.now.instant);
         }
     }

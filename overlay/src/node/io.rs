@@ -194,6 +194,8 @@ pub enum Method {
     Guessed,
     /// A router opened a port, the peer's or ours.
     Mapped,
+    /// A router in front of both turns packets around: by the peer's outer address, which is ours as well.
+    Hairpin,
     /// No direct way: through a relay.
     Relayed,
 }
@@ -210,6 +212,7 @@ impl Method {
             Self::Predicted => Some("predicted"),
             Self::Guessed => Some("guessed"),
             Self::Mapped => Some("mapped"),
+            Self::Hairpin => Some("hairpin"),
             Self::Relayed => None,
         }
     }

@@ -4,7 +4,7 @@
 //! the directory, or, for a super peer, in the directory itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Event, Node, Output, Persist};
@@ -106,6 +106,13 @@ impl Presence {
     /// Whether an interface of ours has a public address.
     pub(super) fn is_open(&self) -> bool {
         self.advertise.iter().chain(&self.local).any(|at| is_public(at.ip()))
+    }
+
+    /// Whether others see us at this address, which is a router's.
+    pub(super) fn is_outer(&self, ip: IpAddr) -> bool {
+        let seen =
+            |candidate: &Candidate| candidate.kind == CandidateKind::Reflexive && candidate.at.ip() == ip;
+        self.candidates.iter().any(seen) && !self.local.iter().any(|at| at.ip() == ip)
     }
 
     /// Whether we know of no place where others could try us.

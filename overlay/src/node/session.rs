@@ -161,6 +161,8 @@ impl Node {
             Method::Local
         } else if peer_is_super {
             Method::Public
+        } else if self.presence.is_outer(at.at.ip()) {
+            Method::Hairpin
         } else if self.says_of_itself(node, at, CandidateKind::Mapped) {
             Method::Mapped
         } else if self.is_super_peer() || self.presence.is_open() {
@@ -319,8 +321,11 @@ impl Node {
         } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
             let path = Locator::Direct(at);
             // A new list of candidates may have forgotten what the place was meanwhile.
-            let opened = method == Method::Punched && self.method(node, path) == Method::Mapped;
-            let method = if opened { Method::Mapped } else { method };
+            let method = match (method, self.method(node, path)) {
+                (Method::Punched | Method::Mapped, Method::Hairpin) => Method::Hairpin,
+                (Method::Punched, Method::Mapped) => Method::Mapped,
+                _ => method,
+            };
             let Some(peer) = self.peer(node) else { return };
             peer.paths.confirm(path, method, now);
             peer.paths.measured(path, rtt);

@@ -26,8 +26,9 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// By itself a node looks at most this often in [`WINDOW`]: once a minute, and a few times in a row when links flap.
 const OFTEN: usize = 3;
 const WINDOW: Duration = Duration::from_secs(180);
-/// A class that could not be found is looked for again after this time, doubled up to the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(960));
+/// A class that could not be found is looked for again after this time, four times as long after each further failure, up
+/// to the longest: a machine is busy and super peers are not yet known for seconds, a line is bad for hours.
+const RETRY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(960));
 /// Whoever asks gets a result that is no older than this.
 const FRESH: Duration = Duration::from_secs(5);
 /// Users who wait for one result.
@@ -235,9 +236,10 @@ impl Node {
         survey.finished = Some(now);
         let class_before = std::mem::replace(&mut survey.found, found).class;
         if survey.class() == NatClass::Unknown {
-            let again = (RETRY.0 * (1 << survey.failures.min(4))).min(RETRY.1);
+            let again = (RETRY.0 * (1 << (2 * survey.failures.min(5)))).min(RETRY.1);
             survey.failures += 1;
-            survey.due = Some(now + again);
+            // A super peer that came up meanwhile is asked sooner.
+            survey.due = Some(survey.due.map_or(now + again, |due| due.min(now + again)));
         } else {
             survey.failures = 0;
         }

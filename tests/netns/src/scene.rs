@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::{Daemon, PeerPath};
+use crate::daemon::{Daemon, PeerPath, code_in};
 use crate::lab::Lab;
 use crate::link::Quality;
 use crate::nat::{Nat, NatClass};
@@ -61,6 +61,33 @@ pub fn founder(lab: &mut Lab) -> (Daemon, String) {
     let (daemon, code) = Daemon::create(&host, "mymed");
     daemon.wait_ready();
     (daemon, code)
+}
+
+/// The founder and two more super peers, all ready: two see a mapping, a third, never contacted, tests the filter.
+pub fn three_super_peers(lab: &mut Lab) -> [Daemon; 3] {
+    let hosts = [("s", FOUNDER), ("s2", "203.0.113.102"), ("s3", "203.0.113.103")]
+        .map(|(name, address)| lab.public(name, address));
+    let (s, _) = Daemon::create(&hosts[0], "mymed");
+    s.wait_ready();
+    let [second, third] = [1, 2].map(|at: usize| {
+        let daemon = Daemon::join(&hosts[at], &invited(&s, "super-peer"));
+        daemon.wait_ready();
+        daemon
+    });
+    [s, second, third]
+}
+
+/// A code for one node of this role.
+pub fn invited(founder: &Daemon, role: &str) -> String {
+    let output = founder.verb(&["invite", "--role", role]);
+    assert!(output.code == 0, "invite: {output}");
+    code_in(&output.stdout).unwrap_or_else(|| panic!("no code in: {output}"))
+}
+
+/// The NAT class that a node says it is behind, once it knows.
+pub fn class_of(daemon: &Daemon) -> Option<String> {
+    let class = daemon.status()?["nat"]["class"].as_str()?.to_owned();
+    (class != "unknown").then_some(class)
 }
 
 /// Joins with the code in a file, so that no process list shows it.

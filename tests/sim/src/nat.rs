@@ -62,7 +62,12 @@ pub struct Behaviour {
     pub hairpin: bool,
     /// Whether UDP passes at all.
     pub udp: bool,
+    /// Whether a stray packet is taken for a flow to the router itself, which pushes ours to another port.
+    pub careless: bool,
 }
+
+/// Linux keeps a flow that nobody has answered for 30 s.
+const STRAY: Duration = Duration::from_secs(30);
 
 /// Linux keeps an answered UDP flow for 120 s.
 pub const LIFE: Duration = Duration::from_secs(120);
@@ -84,13 +89,20 @@ impl Behaviour {
             NatClass::SymmetricRandom => (Some(AddressAndPort), AddressAndPort, Ports::Random),
         };
         let udp = !matches!(class, NatClass::UdpBlocked);
-        Some(Self { mapping, filtering, ports, life: LIFE, inbound_refreshes: true, hairpin: false, udp })
+        let (hairpin, careless) = (false, false);
+        Some(Self { mapping, filtering, ports, life: LIFE, inbound_refreshes: true, hairpin, udp, careless })
     }
 
     /// With another lifetime.
     #[must_use]
     pub const fn life(self, life: Duration) -> Self {
         Self { life, ..self }
+    }
+
+    /// Stray packets push the flows of insiders aside.
+    #[must_use]
+    pub const fn careless(self) -> Self {
+        Self { careless: true, ..self }
     }
 
     /// With hairpinning.
@@ -122,6 +134,8 @@ pub struct Nat {
     opened: BTreeMap<SocketAddr, SocketAddr>,
     /// Who came in through one: inner endpoint and remote, by which port, until when.
     visits: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
+    /// Strays that a careless router took for its own: outer endpoint and remote, until when.
+    strays: BTreeMap<(SocketAddr, SocketAddr), Instant>,
     next: u16,
     dice: Dice,
 }
@@ -140,6 +154,7 @@ impl Nat {
             taken: BTreeMap::new(),
             opened: BTreeMap::new(),
             visits: BTreeMap::new(),
+            strays: BTreeMap::new(),
             next,
             dice,
         }
@@ -173,11 +188,29 @@ impl Nat {
             self.taken.insert(outer, key);
             self.mappings.insert(key, Mapping { outer, expires: now, contacts: BTreeMap::new() });
         }
+        let key = self.pushed_aside(key, to).unwrap_or(key);
         let expires = now + self.behaviour.life;
         let mapping = self.mappings.get_mut(&key)?;
         mapping.expires = expires;
         mapping.contacts.insert(to, expires);
         Some(mapping.outer)
+    }
+
+    /// The mapping that a flow gets instead of `key`'s, if a stray of the same endpoints was there before it.
+    fn pushed_aside(&mut self, key: Key, to: SocketAddr) -> Option<Key> {
+        let aside = (key.0, Dependence::AddressAndPort.part(to));
+        if !self.behaviour.careless || aside == key || self.mappings.contains_key(&aside) {
+            return (self.behaviour.careless && self.mappings.contains_key(&aside)).then_some(aside);
+        }
+        let mapping = self.mappings.get(&key)?;
+        let (outer, expires) = (mapping.outer, mapping.expires);
+        if mapping.contacts.contains_key(&to) || !self.strays.contains_key(&(outer, to)) {
+            return None;
+        }
+        let outer = self.assign_by(Ports::Random, key.0)?;
+        self.taken.insert(outer, aside);
+        self.mappings.insert(aside, Mapping { outer, expires, contacts: BTreeMap::new() });
+        Some(aside)
     }
 
     /// A datagram from the outside: the inner endpoint it is for; `None` drops it.
@@ -190,6 +223,15 @@ impl Nat {
             self.visits.insert((*inner, from), (to, now + self.behaviour.life));
             return Some(*inner);
         }
+        let inner = self.let_in(from, to, now);
+        if inner.is_none() && self.behaviour.careless {
+            self.strays.insert((to, from), now + STRAY);
+        }
+        inner
+    }
+
+    /// Who has a mapping there, if its filter lets the remote in.
+    fn let_in(&mut self, from: SocketAddr, to: SocketAddr, now: Instant) -> Option<SocketAddr> {
         let key = *self.taken.get(&to)?;
         let Behaviour { filtering, inbound_refreshes, life, .. } = self.behaviour;
         let mapping = self.mappings.get_mut(&key)?;
@@ -236,6 +278,7 @@ impl Nat {
         self.taken.clear();
         self.opened.clear();
         self.visits.clear();
+        self.strays.clear();
         self.next = self.next.wrapping_add(997).max(LOWEST);
     }
 
@@ -253,6 +296,7 @@ impl Nat {
 
     fn forget(&mut self, now: Instant) {
         self.visits.retain(|_, (_, expires)| *expires > now);
+        self.strays.retain(|_, expires| *expires > now);
         let mut gone = BTreeSet::new();
         self.mappings.retain(|_, mapping| {
             mapping.contacts.retain(|_, expires| *expires > now);
@@ -271,13 +315,17 @@ impl Nat {
         if self.behaviour.mapping.is_none() {
             return Some(source);
         }
+        self.assign_by(self.behaviour.ports, source)
+    }
+
+    fn assign_by(&mut self, ports: Ports, source: SocketAddr) -> Option<SocketAddr> {
         let free = |port: u16, taken: &BTreeMap<SocketAddr, Key>| {
             let outer = SocketAddr::from((self.outer, port));
             (port >= LOWEST && !taken.contains_key(&outer) && !self.opened.contains_key(&outer))
                 .then_some(outer)
         };
         for attempt in 0..u16::MAX {
-            let port = match self.behaviour.ports {
+            let port = match ports {
                 Ports::Preserving => source.port().wrapping_add(attempt),
                 Ports::Sequential => {
                     self.next = self.next.checked_add(1).unwrap_or(LOWEST);
@@ -396,6 +444,22 @@ mod tests {
         assert_ne!(nat.outbound(at(INSIDE), server, seconds(1)), Some(outer));
         nat.reboot();
         assert_eq!(nat.inbound(stranger, outer, seconds(2)), None);
+    }
+
+    #[test]
+    fn a_careless_router_pushes_aside_what_comes_after_a_stray() {
+        let mut nat =
+            Nat::new(Behaviour::of(NatClass::PortRestricted).unwrap().careless(), OUTER, Dice::new(1, "nat"));
+        let (peer, other) = (at("203.0.113.9:1"), at("203.0.113.9:2"));
+        let server = at("203.0.113.101:3478");
+        let outer = nat.outbound(at(INSIDE), server, seconds(0)).unwrap();
+        assert_eq!(nat.inbound(peer, outer, seconds(0)), None);
+        let aside = nat.outbound(at(INSIDE), peer, seconds(1)).unwrap();
+        assert_ne!(aside, outer);
+        assert_eq!(nat.inbound(peer, outer, seconds(2)), None, "neither ever hears the other");
+        assert_eq!(nat.inbound(peer, aside, seconds(2)), Some(at(INSIDE)));
+        assert_eq!(nat.outbound(at(INSIDE), other, seconds(2)), Some(outer), "first to speak");
+        assert_eq!(nat.inbound(other, outer, seconds(3)), Some(at(INSIDE)));
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::record::Record;
-use crate::daemon::{Daemon, code_in};
+use crate::daemon::Daemon;
 use crate::lab::Lab;
 use crate::nat::{Nat, NatClass};
+use crate::scene::{class_of, invited, three_super_peers};
 use crate::traffic::PingStream;
 use crate::wait::look_for;
 
@@ -18,10 +19,6 @@ const CLASS: Duration = Duration::from_secs(10);
 
 /// Seconds between two packets.
 const PACE: f32 = 0.1;
-
-/// The super peers: two see the mapping, a third, never contacted, tests the filter.
-const SUPER_PEERS: [(&str, &str); 3] =
-    [("s1", "203.0.113.101"), ("s2", "203.0.113.102"), ("s3", "203.0.113.103")];
 
 /// Runs a cell once; what fails is a record, too. None where the machine can have no laboratory.
 pub fn run(classes: [NatClass; 2], seed: u64, rivals: Option<u32>) -> Option<Record> {
@@ -40,22 +37,12 @@ pub fn run(classes: [NatClass; 2], seed: u64, rivals: Option<u32>) -> Option<Rec
 fn attempt(name: &str, classes: [NatClass; 2], seed: u64, rivals: Option<u32>) -> Option<Record> {
     let mut lab = Lab::new(name)?;
     lab.stop_capture();
-    let hosts = SUPER_PEERS.map(|(name, address)| lab.public(name, address));
     let homes = [lab.home("a", Nat::from(classes[0])), lab.home("b", Nat::from(classes[1]))];
-    let (s1, _) = Daemon::create(&hosts[0], "mymed");
-    s1.wait_ready();
-    let _others = [1, 2].map(|at: usize| {
-        let daemon = Daemon::join(&hosts[at], &invite(&s1, "super-peer"));
-        daemon.wait_ready();
-        daemon
-    });
-    let [a, b] = homes.each_ref().map(|home| Daemon::join(home, &invite(&s1, "peer")));
+    let super_peers = three_super_peers(&mut lab);
+    let [a, b] = homes.each_ref().map(|home| Daemon::join(home, &invited(&super_peers[0], "peer")));
     a.wait_ready();
     b.wait_ready();
-    let known = look_for(CLASS, || {
-        let found = [class_of(&a)?, class_of(&b)?];
-        found.iter().all(|class| class != "unknown").then_some(found)
-    });
+    let known = look_for(CLASS, || Some([class_of(&a)?, class_of(&b)?]));
     if let Some(rate) = rivals {
         homes.iter().filter(|home| home.local != home.public).for_each(|home| lab.start_rivals(home, rate));
     }
@@ -65,6 +52,7 @@ fn attempt(name: &str, classes: [NatClass; 2], seed: u64, rivals: Option<u32>) -
     let found = look_for(PATIENCE, || (direct(&a, &ids[1]) && direct(&b, &ids[0])).then_some(()));
     let path = a.path_to(&ids[1]).unwrap_or_default();
     let report = stream.finish();
+    let found_at = |daemon: &Daemon| class_of(daemon).unwrap_or_else(|| "unknown".to_owned());
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
     Some(Record {
         connected: report.received > 0,
@@ -72,19 +60,9 @@ fn attempt(name: &str, classes: [NatClass; 2], seed: u64, rivals: Option<u32>) -
         method: path.method,
         direct_ms: found.map(|((), took)| milliseconds(took)),
         found_ms: known.as_ref().map(|(_, took)| milliseconds(*took)),
-        found: known.map_or_else(|| [a, b].map(|daemon| class_of(&daemon).unwrap_or_default()), |(f, _)| f),
+        found: known.map_or_else(|| [&a, &b].map(found_at), |(found, _)| found),
         lost: report.lost(),
         failure: None,
         ..Record::failed("kernel", classes, seed, "")
     })
-}
-
-fn class_of(daemon: &Daemon) -> Option<String> {
-    Some(daemon.status()?["nat"]["class"].as_str()?.to_owned())
-}
-
-fn invite(founder: &Daemon, role: &str) -> String {
-    let output = founder.verb(&["invite", "--role", role]);
-    assert!(output.code == 0, "invite: {output}");
-    code_in(&output.stdout).unwrap_or_else(|| panic!("no code in: {output}"))
 }

@@ -142,6 +142,29 @@ impl Record {
     }
 }
 
+/// The best way between two classes: the oracle's table, which the simulator has too and the report compares.
+pub const fn expected([a, b]: [NatClass; 2]) -> Best {
+    use NatClass::{
+        AddressRestricted, Firewalled, FullCone, Open, PortRestricted, SymmetricRandom, SymmetricSequential,
+    };
+    match (a, b) {
+        (Open, Open | FullCone) | (FullCone, Open) => Best::Public,
+        (Open, _) | (_, Open) => Best::Reversed,
+        (SymmetricRandom, SymmetricRandom | SymmetricSequential) | (SymmetricSequential, SymmetricRandom) => {
+            Best::Relay
+        }
+        (FullCone | AddressRestricted, SymmetricRandom | SymmetricSequential)
+        | (SymmetricRandom | SymmetricSequential, FullCone | AddressRestricted) => Best::Learnt,
+        (FullCone, _) | (_, FullCone) => Best::Public,
+        (SymmetricSequential, Firewalled | PortRestricted | SymmetricSequential)
+        | (Firewalled | PortRestricted, SymmetricSequential) => Best::Predicted,
+        (SymmetricRandom, Firewalled | PortRestricted) | (Firewalled | PortRestricted, SymmetricRandom) => {
+            Best::Guessed
+        }
+        _ => Best::Punched,
+    }
+}
+
 /// Every ordered pair: 49 cells, the class that speaks first in front.
 pub fn cells() -> impl Iterator<Item = [NatClass; 2]> {
     NatClass::ALL.into_iter().flat_map(|a| NatClass::ALL.into_iter().map(move |b| [a, b]))
@@ -170,6 +193,19 @@ mod tests {
         assert_eq!(failed.failure.as_deref(), Some("not ready"));
         assert_eq!(Record::parse(&failed.line()), Some(failed));
         assert_eq!(Record::parse("Finished `release` profile"), None);
+    }
+
+    #[test]
+    fn expectations_are_symmetric_and_count_as_published() {
+        assert!(cells().all(|[a, b]| expected([a, b]) == expected([b, a])));
+        let unordered = |[a, b]: &[NatClass; 2]| {
+            let at = |class| NatClass::ALL.iter().position(|other| *other == class);
+            at(*a) <= at(*b)
+        };
+        let count = |wanted: Best| cells().filter(unordered).filter(|cell| expected(*cell) == wanted).count();
+        let without_luck = [Best::Public, Best::Reversed, Best::Punched, Best::Learnt].map(count);
+        assert_eq!(without_luck.iter().sum::<usize>(), 21);
+        assert_eq!([Best::Predicted, Best::Guessed, Best::Relay].map(count), [3, 2, 2]);
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! What stands beyond the pairs of classes, as on the kernel: one NAT around both, carriers, careless routers.
+
+use std::time::Duration;
+
+use frejus_overlay::document::NatClass;
+use frejus_overlay::node::Method;
+use frejus_sim::internet::Site;
+use frejus_sim::nat::Behaviour;
+use frejus_sim::scenario::Scenario;
+use frejus_sim::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An ordinary punch takes less than one; a meeting in all its orders some more.
+const SOON: Duration = Duration::from_secs(6);
+
+/// A birthday guess takes at most 21 s, and waits for a flow that lasts.
+const GUESS: Duration = Duration::from_secs(24);
+
+fn three_super_peers(seed: u64) -> Scenario {
+    Scenario::new(seed).super_peer("s").super_peer("t").super_peer("u")
+}
+
+fn behaviour(class: NatClass) -> Behaviour {
+    Behaviour::of(class).expect("a class with a NAT")
+}
+
+/// `a` speaks first: how soon both are direct, and by which method on both sides. Nothing may be lost.
+fn way(world: &mut World, patience: Duration) -> Option<(Duration, [Method; 2])> {
+    world.run_until(SECOND * 5, World::all_ready).expect("ready");
+    // The survey that follows takes a second and a half.
+    world.run_for(SECOND * 3);
+    let begun = world.now();
+    let stream = world.stream("a", "b", Duration::from_millis(50), patience + SECOND);
+    let direct = world.run_until(patience, |world| world.is_direct("a", "b") && world.is_direct("b", "a"));
+    let method = |from, to| world.path(from, to).map(|path| path.method);
+    let methods = method("a", "b").zip(method("b", "a")).map(|(one, other)| [one, other]);
+    let left = patience + SECOND * 3 - world.now().since(begun);
+    world.run_for(left);
+    assert_eq!(world.unanswered(stream, begun, world.now()), 0, "{}", world.story());
+    eprintln!("direct after {direct:?} by {methods:?}");
+    Some((direct?, methods?))
+}
+
+#[test]
+fn hosts_of_one_lan_speak_there_whatever_the_class() {
+    for (seed, class) in (1..).zip([NatClass::SymmetricRandom, NatClass::SymmetricSequential]) {
+        let mut world = three_super_peers(seed).home("a", class).beside("b", "a").build();
+        let found = way(&mut world, SOON);
+        assert_eq!(
+            found.map(|(_, methods)| methods),
+            Some([Method::Local; 2]),
+            "{class:?}: {}",
+            world.story()
+        );
+    }
+}
+
+/// Two hosts of one router who do not hear each other.
+fn isolated(seed: u64, behaviour: Behaviour, patience: Duration) -> Option<(Duration, [Method; 2])> {
+    let mut world = three_super_peers(seed).behind("a", behaviour).beside("b", "a").build();
+    let ends = (Site::Host(world.id("a")), Site::Host(world.id("b")));
+    for link in world.internet.links(ends) {
+        link.cut = true;
+    }
+    way(&mut world, patience)
+}
+
+#[test]
+fn isolated_hosts_meet_by_the_hairpin_or_have_a_relay() {
+    for (seed, class) in (1..).zip([NatClass::FullCone, NatClass::PortRestricted]) {
+        let found = isolated(seed, behaviour(class).hairpin(), SOON);
+        assert_eq!(found.map(|(_, methods)| methods), Some([Method::Hairpin; 2]), "{class:?}");
+        assert_eq!(isolated(seed, behaviour(class), SECOND * 12), None, "{class:?}: no hairpin");
+    }
+}
+
+#[test]
+fn homes_of_one_carrier_meet_where_it_hairpins() {
+    for hairpin in [true, false] {
+        let plain = behaviour(NatClass::PortRestricted);
+        let carrier = if hairpin { plain.hairpin() } else { plain };
+        let mut world = three_super_peers(1)
+            .behind("carrier", carrier)
+            .later()
+            .nested("a", NatClass::PortRestricted, "carrier")
+            .nested("b", NatClass::PortRestricted, "carrier")
+            .build();
+        let found = way(&mut world, SECOND * 12).map(|(_, methods)| methods);
+        assert_eq!(found, hairpin.then_some([Method::Hairpin; 2]), "{}", world.story());
+    }
+}
+
+#[test]
+fn a_cone_under_a_symmetric_carrier_is_as_good_as_the_carrier() {
+    for (other, method, patience) in [
+        (NatClass::AddressRestricted, Method::Punched, SOON),
+        (NatClass::PortRestricted, Method::Guessed, GUESS),
+    ] {
+        let mut world = three_super_peers(2)
+            .home("carrier", NatClass::SymmetricRandom)
+            .later()
+            .nested("a", NatClass::FullCone, "carrier")
+            .home("b", other)
+            .build();
+        let found = way(&mut world, patience);
+        assert_eq!(found.map(|(_, methods)| methods[0]), Some(method), "{other:?}: {}", world.story());
+    }
+}
+
+#[test]
+fn careless_routers_are_crossed_twenty_times_out_of_twenty() {
+    let careful = behaviour(NatClass::PortRestricted);
+    let careless = careful.careless();
+    for (a, b) in [(careless, careful), (careful, careless), (careless, careless)] {
+        for seed in 1..=20 {
+            let mut world = three_super_peers(seed).behind("a", a).behind("b", b).build();
+            let found = way(&mut world, SOON);
+            let methods = found.map(|(_, methods)| methods);
+            let which = [a.careless, b.careless];
+            assert_eq!(methods, Some([Method::Punched; 2]), "{which:?}, seed {seed}: {}", world.story());
+        }
+    }
+}
