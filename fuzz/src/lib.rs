@@ -6,6 +6,8 @@
 
 pub mod samples;
 
+use std::net::SocketAddr;
+
 use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
 use frejus_overlay::id::RecordKey;
@@ -20,6 +22,7 @@ use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{self, Gso, VnetHeader};
 use frejus_overlay::packet::{IpPacket, protocol};
 use frejus_overlay::record::{self, Record};
+use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::wire::connect;
 use frejus_overlay::wire::control::Message;
 use frejus_overlay::wire::enrol;
@@ -45,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     ("part", part),
     ("igd", igd),
     ("stream", stream),
+    ("stun", stun),
     ("connect", connect),
 ];
 
@@ -228,6 +232,37 @@ pub fn stream(data: &[u8]) {
             assert_eq!(header.encode(), *bytes);
             assert!((1..=header.length()).contains(&header.stride()) && header.datagrams() <= 2048);
         }
+    }
+}
+
+/// STUN: an answer is read as it was meant, is no longer than is promised, and is answered by nobody.
+pub fn stun(data: &[u8]) {
+    let address = |text: &str| text.parse().expect("an address");
+    let froms: [SocketAddr; 2] =
+        ["192.0.2.1:32853", "[2001:db8::1]:1"].map(|text| text.parse().expect("an endpoint"));
+    let whole = Here {
+        address: Some(address("2001:db8::2")),
+        main: 51860,
+        alternate: Some(51862),
+        asked: Port::Main,
+    };
+    let alternate = Here { address: Some(address("203.0.113.101")), asked: Port::Alternate, ..whole };
+    for here in [Here::ALONE, whole, alternate] {
+        for from in froms {
+            let Some(Reaction::Answer { bytes, .. }) = stun::respond(data, from, &here) else { continue };
+            assert!(bytes.len() <= data.len() + 96 && stun::is_answer(&bytes) && bytes[4..20] == data[4..20]);
+            if bytes[1] == 1 && !stun::is_classic(data) {
+                assert_eq!(stun::Answer::read(&bytes).map(|answer| answer.mapped), Some(from));
+            }
+            assert_eq!(stun::respond(&bytes, from, &here), None);
+        }
+    }
+    if let Some(transaction) = stun::transaction_of_request(data) {
+        assert_eq!(data[8..20], transaction);
+    }
+    if let Some(answer) = stun::Answer::read(data) {
+        let again = stun::Answer::read(&stun::answer(answer.transaction, answer.mapped));
+        assert_eq!(again, Some(stun::Answer { other: None, ..answer }));
     }
 }
 
