@@ -13,6 +13,7 @@ use stun_codec::{
     Attribute, AttributeType, Message, MessageDecoder, MessageEncoder, RawAttribute, define_attribute_enums,
 };
 
+use super::HEADER;
 use super::legacy::{ChangeRequest, ChangedAddress, Padding, SourceAddress};
 
 // What a request may ask for. Padding means nothing to us, since our answers are never fragmented.
@@ -39,6 +40,9 @@ define_attribute_enums!(
     ]
 );
 
+/// More than any client or server sends: an ICE check, the longest request in use, has about eight.
+const MAX_ATTRIBUTES: usize = 16;
+
 /// We ask for no credentials, so they may be there.
 const CREDENTIALS: [u16; 4] =
     [Username::CODEPOINT, MessageIntegrity::CODEPOINT, Realm::CODEPOINT, Nonce::CODEPOINT];
@@ -50,14 +54,25 @@ pub(super) fn not_understood(request: &Message<Asked>) -> Vec<AttributeType> {
     kinds.filter(|kind| kind.is_comprehension_required() && !CREDENTIALS.contains(&kind.as_u16())).collect()
 }
 
-/// Read a message of this type; `None` if it is another, or not whole.
+/// Read a message of this type; `None` if it is another, or not whole, or has too many attributes.
 ///
-/// The type is compared first because the library's errors allocate.
+/// Type and number are looked at first because the library allocates for every attribute and every error: a request
+/// full of empty attributes would cost as much as forty honest ones.
 pub(super) fn decode<A: Attribute>(kind: u16, datagram: &[u8]) -> Option<Message<A>> {
-    if !datagram.starts_with(&kind.to_be_bytes()) {
+    if !datagram.starts_with(&kind.to_be_bytes()) || !has_few_attributes(datagram) {
         return None;
     }
     MessageDecoder::new().decode_from_bytes(datagram).ok()?.ok()
+}
+
+fn has_few_attributes(datagram: &[u8]) -> bool {
+    let mut rest = datagram.get(HEADER..).unwrap_or_default();
+    for _ in 0..MAX_ATTRIBUTES {
+        let Some((head, value)) = rest.split_first_chunk::<4>() else { return true };
+        let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        rest = value.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    rest.is_empty()
 }
 
 /// Write a message of ours.
@@ -113,6 +128,19 @@ mod tests {
             [AttributeType::new(0x20)],
             "an address has no place in a request"
         );
+    }
+
+    #[test]
+    fn sixteen_attributes_are_enough() {
+        for (count, padded) in [(0, 0_u16), (15, 1000), (16, 0), (17, 0), (16, 4), (300, 0)] {
+            let mut body = [0x80, 0x22, 0, 0].repeat(count);
+            if padded > 0 {
+                body.extend([0, 0x26, (padded >> 8) as u8, padded as u8]);
+                body.extend(vec![0; usize::from(padded)]);
+            }
+            let total = count + usize::from(padded > 0);
+            assert_eq!(is_read(u16::try_from(body.len()).unwrap(), &body), total <= 16, "{total}");
+        }
     }
 
     #[test]
