@@ -49,6 +49,13 @@ pub struct PingRequest {
     pub timeout_ms: u64,
 }
 
+/// `POST /v1/doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DoctorRequest {
+    /// As `peer` of a ping.
+    pub peer: String,
+}
+
 /// `POST /v1/resolve`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ResolveRequest {
@@ -117,6 +124,7 @@ fn router(questions: Sender<Question>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
         .route("/v1/netcheck", get(netcheck))
+        .route("/v1/doctor", post(doctor))
         .route("/v1/ping", post(ping))
         .route("/v1/resolve", post(resolve))
         .route("/v1/invite", post(invite))
@@ -155,6 +163,14 @@ async fn peers(State(questions): State<Sender<Question>>) -> Response {
 
 async fn netcheck(State(questions): State<Sender<Question>>) -> Response {
     respond(ask(&questions, THINKING, |reply| Question::Netcheck { reply }).await)
+}
+
+async fn doctor(State(questions): State<Sender<Question>>, body: Bytes) -> Response {
+    let DoctorRequest { peer } = match read(&body) {
+        Ok(request) => request,
+        Err(failure) => return refuse(failure),
+    };
+    respond(ask(&questions, LOOKING, |reply| Question::Doctor { peer, reply }).await)
 }
 
 async fn ping(State(questions): State<Sender<Question>>, body: Bytes) -> Response {

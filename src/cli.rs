@@ -14,6 +14,7 @@ use crate::paths_on_disk::Roots;
 
 pub mod arguments;
 mod detach;
+mod doctor;
 mod down;
 mod enrol;
 mod lab;
@@ -96,6 +97,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Status(verb) => status::run(&client()?, verb),
         Verb::Peers(output) => peers::run(&client()?, output),
         Verb::Netcheck(output) => netcheck::run(&client()?, output),
+        Verb::Doctor(verb) => doctor::run(&client()?, &verb),
         Verb::Ping(verb) => ping::run(&client()?, &verb),
         Verb::Resolve(verb) => resolve::run(&client()?, &verb),
         Verb::Wait(verb) => wait::run(&common.selection(), &roots, &verb),
@@ -150,6 +152,7 @@ mod tests {
             "status --json --check ready --state /s",
             "peers --json --socket /s/control.sock",
             "netcheck --json --state /s",
+            "doctor b --wait 20s --json",
             "ping b -c 3 --until-direct --require-direct --json --timeout 500ms",
             "resolve 10.93.4.7 --json",
             "wait --peer b --direct --timeout 30s",

@@ -15,9 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use crate::api::{Done, Invitation, LONGEST_PING, PingRequest, ResolveRequest};
+use crate::api::{DoctorRequest, Done, Invitation, LONGEST_PING, PingRequest, ResolveRequest};
 use crate::failure::{ExitCode, Failure};
 use crate::options::{Code, InviteRequest};
+use crate::report::doctor::Doctor;
 use crate::report::netcheck::Netcheck;
 use crate::report::{Peers, PingReply, Resolve, Status};
 
@@ -68,6 +69,15 @@ impl Client {
     /// The node's own, or that it does not answer.
     pub fn netcheck(&self) -> Result<Netcheck, Failure> {
         self.ask(Method::GET, "/v1/netcheck", None::<()>, PATIENCE)
+    }
+
+    /// Both sides of the path to a peer.
+    ///
+    /// # Errors
+    /// The node's own, or that it does not answer.
+    pub fn doctor(&self, peer: &str) -> Result<Doctor, Failure> {
+        let request = DoctorRequest { peer: peer.to_owned() };
+        self.ask(Method::POST, "/v1/doctor", Some(request), PATIENCE)
     }
 
     /// One echo through the data path, waited for up to `timeout`.

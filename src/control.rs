@@ -23,7 +23,7 @@ use frejus_overlay::login::Entry;
 use frejus_overlay::mapping::{Mapped, MappingProtocol};
 use frejus_overlay::node::{Answer, Event, Invitation, Node, Output, Persist, Request, RequestId};
 use frejus_overlay::port::{Command, Reply};
-use frejus_overlay::stream::StreamEvent;
+use frejus_overlay::stream::{StreamEvent, Tried};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::verdict::{Counters, Drop};
 use frejus_overlay::wire::{Frame, classify};
@@ -54,6 +54,8 @@ pub enum News {
     Awake,
     /// What became of a stream.
     Stream(StreamId, StreamEvent),
+    /// What TCP gets through to super peers.
+    Tried(Tried),
     /// Say goodbye and end.
     Stop,
     /// As [`Self::Stop`], because something is gone that the node cannot do without.
@@ -78,6 +80,8 @@ pub trait World {
     fn open_stream(&mut self, stream: StreamId, to: Vec<SocketAddr>);
     /// Close it, without a word.
     fn close_stream(&mut self, stream: StreamId);
+    /// Find out where streams can be opened; that is told as [`News::Tried`].
+    fn try_streams(&mut self, to: Vec<SocketAddr>);
     /// Whoever opened it to us may stay.
     fn trust_stream(&mut self, stream: StreamId);
     /// Write an IP packet to the TUN device; `false` if it did not take it.
@@ -254,6 +258,7 @@ impl<W: World> Control<W> {
             News::Moved | News::RouterRestarted => self.node.handle_moved(now),
             News::Awake => self.node.handle_timeout(now),
             News::Stream(stream, event) => self.node.handle_stream(stream, event, now),
+            News::Tried(tried) => self.node.handle_tried(tried, now),
             News::Stop => self.request(Asked::Stop, Request::Stop),
             News::Lost(failure) => {
                 self.lost = Some(failure);
@@ -271,6 +276,7 @@ impl<W: World> Control<W> {
                 _ = reply.send(Ok(report::Peers { schema: report::SCHEMA, peers }));
             }
             Question::Netcheck { reply } => self.request(Asked::Netcheck(reply), Request::Netcheck),
+            Question::Doctor { peer, reply } => self.request(Asked::Doctor(reply), Request::Examine { peer }),
             Question::Ping { peer, timeout, reply } => {
                 self.request(Asked::Ping(reply), Request::Ping { peer, timeout });
             }
@@ -338,6 +344,7 @@ impl<W: World> Control<W> {
             Output::CloseDoor(door) => self.world.close_door(door),
             Output::OpenStream { id, to } => self.world.open_stream(id, to),
             Output::CloseStream(stream) => self.world.close_stream(stream),
+            Output::TryStreams(to) => self.world.try_streams(to),
             Output::TrustStream(stream) => self.world.trust_stream(stream),
             Output::Table(table) => self.world.publish(table),
             Output::Command(command) => self.command(command),

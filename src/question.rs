@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::failure::Failure;
 use crate::options::{Code, InviteRequest};
+use crate::report::doctor::Doctor;
 use crate::report::netcheck::Netcheck;
 use crate::report::{Peers, PingReply, Resolve, Status};
 
@@ -33,6 +34,13 @@ pub enum Question {
     Netcheck {
         /// Where the answer goes.
         reply: Answer<Netcheck>,
+    },
+    /// Both sides of the path to a peer.
+    Doctor {
+        /// As `peer` of a ping.
+        peer: String,
+        /// Where the answer goes.
+        reply: Answer<Doctor>,
     },
     /// One echo through the data path.
     Ping {

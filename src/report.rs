@@ -35,6 +35,7 @@ macro_rules! words {
     };
 }
 
+pub mod doctor;
 pub mod netcheck;
 
 words! {

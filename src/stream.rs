@@ -13,6 +13,7 @@ mod strangers;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trial;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use frejus_overlay::locator::StreamId;
-use frejus_overlay::stream::{Carrier, StreamEvent};
+use frejus_overlay::stream::{Carrier, StreamEvent, Tried};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +39,7 @@ use outlet::{Gone, Outlet};
 use strangers::Strangers;
 use tls::Coat;
 
-pub use dial::HTTPS;
+pub use frejus_overlay::stream::HTTPS;
 pub use inlet::Run;
 pub use proxy::{ENVIRONMENT, Proxy};
 
@@ -163,6 +164,18 @@ impl Streams {
             shared.end(id, true).await;
         });
         _ = live.task.set(task.abort_handle());
+    }
+
+    /// Opens streams to the nodes at `addresses` and closes them as soon as they stand. `tell` is told once what was
+    /// reached; it may say `false` if it can't take that just now.
+    pub fn try_out(&self, addresses: Vec<SocketAddr>, tell: impl Fn(Tried) -> bool + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        self.runtime().spawn(async move {
+            let tried = trial::attempt_all(&shared.coat, shared.proxy.as_ref(), &addresses).await;
+            while !tell(tried) {
+                sleep(TELL_AGAIN).await;
+            }
+        });
     }
 
     /// Ends a stream, or the dialling of one. No event follows.

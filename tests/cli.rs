@@ -112,6 +112,9 @@ fn answer(question: Question, state: State) {
             drop(reply.send(Err(Failure::new(ExitCode::NoSuchPeer, "no such peer", "frejus peers"))));
         }
         Question::Invite { reply, .. } => drop(reply.send(Ok(Code::new("the-code")))),
+        Question::Doctor { reply, .. } => {
+            drop(reply.send(Err(Failure::new(ExitCode::NoSuchPeer, "no such peer", "frejus peers"))));
+        }
         Question::Netcheck { reply } => {
             drop(reply.send(Err(Failure::new(ExitCode::Other, "no survey", "try again"))));
         }
@@ -240,7 +243,7 @@ fn ping_ends_with_the_code_of_what_it_found() {
     let lines = with_socket(&socket, "ping d -c 1");
     assert!(
         text(&lines.stdout).starts_with(
-            "reply from b (10.93.4.7): seq=1 time=12.5 ms via direct 203.0.113.11:40211\n--- b: 1 sent"
+            "reply from b (10.93.4.7): seq=1 time=12.5 ms via direct 203.0.113.11:40211, punched\n--- b: 1 sent"
         ),
         "{}",
         text(&lines.stdout)

@@ -6,7 +6,7 @@
 
 pub mod samples;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use frejus_overlay::code::Code;
 use frejus_overlay::document::{Genesis, Grant, Passport, Signed, Whereabouts};
@@ -48,8 +48,8 @@ pub const TARGETS: &[Target] = &[
     ("part", part),
     ("igd", igd),
     ("stream", stream),
-    ("stun", stun),
     ("connect", connect),
+    ("stun", stun),
 ];
 
 /// Datagrams: a relay frame's inside is shorter than the frame, and its header is rebuilt bit by bit.
@@ -97,6 +97,22 @@ pub fn document(data: &[u8]) {
     let _ = grant.verify(network, samples::NOW);
     let _ = Signed::<Passport>::from_bytes(data.to_vec()).claim();
     let _ = Signed::<Whereabouts>::from_bytes(data.to_vec()).claim();
+}
+
+/// STUN: requests to a server with everything, and answers to our own.
+pub fn stun(data: &[u8]) {
+    let ip = |last| Some(Ipv4Addr::new(203, 0, 113, last).into());
+    let here = Here { address: ip(1), main: 51860, alternate: Some(51862), other: ip(2), asked: Port::Main };
+    let from = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 7), 7));
+    if let Some(Reaction::Answer { bytes, .. }) = stun::respond(data, from, &here) {
+        assert!(bytes.len() <= data.len() + 56, "an answer is bounded by its question");
+        assert!(stun::respond(&bytes, from, &here).is_none(), "an answer is never answered");
+    }
+    if let Some(answer) = stun::Answer::read(data) {
+        let again = stun::Answer::read(&stun::answer(answer.transaction, answer.mapped));
+        assert_eq!(again.map(|again| again.mapped), Some(answer.mapped));
+    }
+    let _ = (stun::is_classic(data), stun::transaction_of_request(data));
 }
 
 /// Codes: what people type.
@@ -232,37 +248,6 @@ pub fn stream(data: &[u8]) {
             assert_eq!(header.encode(), *bytes);
             assert!((1..=header.length()).contains(&header.stride()) && header.datagrams() <= 2048);
         }
-    }
-}
-
-/// STUN: an answer is read as it was meant, is no longer than is promised, and is answered by nobody.
-pub fn stun(data: &[u8]) {
-    let address = |text: &str| text.parse().expect("an address");
-    let froms: [SocketAddr; 2] =
-        ["192.0.2.1:32853", "[2001:db8::1]:1"].map(|text| text.parse().expect("an endpoint"));
-    let whole = Here {
-        address: Some(address("2001:db8::2")),
-        main: 51860,
-        alternate: Some(51862),
-        asked: Port::Main,
-    };
-    let alternate = Here { address: Some(address("203.0.113.101")), asked: Port::Alternate, ..whole };
-    for here in [Here::ALONE, whole, alternate] {
-        for from in froms {
-            let Some(Reaction::Answer { bytes, .. }) = stun::respond(data, from, &here) else { continue };
-            assert!(bytes.len() <= data.len() + 96 && stun::is_answer(&bytes) && bytes[4..20] == data[4..20]);
-            if bytes[1] == 1 && !stun::is_classic(data) {
-                assert_eq!(stun::Answer::read(&bytes).map(|answer| answer.mapped), Some(from));
-            }
-            assert_eq!(stun::respond(&bytes, from, &here), None);
-        }
-    }
-    if let Some(transaction) = stun::transaction_of_request(data) {
-        assert_eq!(data[8..20], transaction);
-    }
-    if let Some(answer) = stun::Answer::read(data) {
-        let again = stun::Answer::read(&stun::answer(answer.transaction, answer.mapped));
-        assert_eq!(again, Some(stun::Answer { other: None, ..answer }));
     }
 }
 

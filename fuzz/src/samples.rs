@@ -9,6 +9,7 @@ use frejus_overlay::document::{
     Candidate, CandidateKind, Contact, Credential, Genesis, Grant, NatClass, Network, Passport, Roles,
     Signed, Whereabouts,
 };
+use frejus_overlay::guess::{Ports, Window};
 use frejus_overlay::id::{NodeId, Subject, TunnelKey};
 use frejus_overlay::locator::Channel;
 use frejus_overlay::packet::protocol::{TCP, UDP};
@@ -18,7 +19,7 @@ use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::record::Record;
 use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::timing::UnixTime;
-use frejus_overlay::wire::control::Message;
+use frejus_overlay::wire::control::{Message, Reflected};
 use frejus_overlay::wire::{self, enrol, part, stream};
 
 /// When all of it is valid.
@@ -138,6 +139,10 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("control", "lookup", message(&lookup)),
         ("control", "offer", message(&Message::Offer(offer))),
         ("control", "answer", message(&Message::Answer(answer))),
+        ("control", "examine", message(&Message::Examine { id: 7 })),
+        ("control", "moved", message(&Message::Moved { token: 7 })),
+        ("control", "load", message(&Message::Load { nodes: 7, mbits: 9 })),
+        ("control", "sight", message(&Message::Sight { channel: Channel(7) })),
         ("control", "publish", message(&Message::Publish { contact: contact.clone() })),
         ("enrol", "request", request.encode()),
         ("enrol", "welcome", welcome.encode()),
@@ -153,14 +158,35 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("segment", "udp6-partial", [&[1, 0, 0, 0, 0, 0, 40, 0, 6, 0], datagram.as_slice()].concat()),
         ("fragment", "udp6", [&[0, 56], datagram.as_slice()].concat()),
         ("part", "lookup", [&[9][..], &part::split(&message(&lookup), 9, 7).concat()].concat()),
+        ("stun", "request", stun::request([7; 12])),
+        ("stun", "answer", stun::answer([7; 12], "198.51.100.7:7".parse().expect("an address"))),
         ("control", "padded", Message::Probe { token: 7 }.padded(64)),
         ("coalesce", "udp6-partial", [&[13, 3], datagram.as_slice(), datagram.as_slice()].concat()),
         ("coalesce", "udp6", [&[13, 1], datagram.as_slice(), datagram.as_slice()].concat()),
     ];
+    all.extend(about_addresses().map(|(name, said)| ("control", name, said.encode())));
     all.extend(super_packets());
     all.extend(router_words());
     all.extend(bindings());
     all
+}
+
+/// What is said about addresses that are tried, guessed at or looked at.
+fn about_addresses() -> [(&'static str, Message); 8] {
+    let to: std::net::SocketAddr = "198.51.100.7:40000".parse().expect("an address");
+    let transaction = [7; 12];
+    let candidates = vec![Candidate { kind: CandidateKind::Reflexive, at: to }];
+    let window = Window { ip: to.ip(), first: 40_000, step: -1, count: 6 };
+    [
+        ("candidates", Message::Candidates { candidates, answer: true, ports: Ports::Counted(-1) }),
+        ("predicted", Message::Predicted(window)),
+        ("guess-offer", Message::GuessOffer { ip: to.ip() }),
+        ("guess-agreed", Message::GuessAgreed),
+        ("reflect", Message::Reflect { transaction, to, avoid: vec![node(2)] }),
+        ("reflect-for", Message::ReflectFor { transaction, to }),
+        ("reflected", Message::Reflected { transaction, reflected: Reflected::ByStranger }),
+        ("sighted", Message::Sighted { channel: Channel(7), at: Some(to.ip()) }),
+    ]
 }
 
 /// What a router that speaks UPnP says.
@@ -175,7 +201,7 @@ fn router_words() -> [(&'static str, &'static str, Vec<u8>); 3] {
         .map(|(target, name, text)| (target, name, text.as_bytes().to_vec()))
 }
 
-/// Requests of our own, of stock clients, and of one that asks for too much; and how they are answered.
+/// Requests of stock clients, and of one that asks for too much; and how they are answered.
 fn bindings() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let head = |length| [0, 1, 0, length, 0x21, 0x12, 0xa4, 0x42, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
     let change = [&head(8)[..], &[0, 3, 0, 4, 0, 0, 0, 2]].concat();
@@ -188,6 +214,7 @@ fn bindings() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         address: Some("2001:db8::2".parse().expect("an address")),
         main: 51860,
         alternate: Some(51862),
+        other: Some("2001:db8::3".parse().expect("an address")),
         asked: Port::Main,
     };
     let from = "[2001:db8::1]:1".parse().expect("an endpoint");
@@ -199,7 +226,7 @@ fn bindings() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("stun", "success", answered(&change)),
         ("stun", "refusal", answered(&unknown)),
         ("stun", "success-classic", answered(&classic)),
-        ("stun", "own", stun::request([7; 12])),
+        ("stun", "told", answered(&stun::request([7; 12]))),
         ("stun", "change", change),
         ("stun", "classic", classic),
         ("stun", "padded", padded),

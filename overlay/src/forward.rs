@@ -126,6 +126,8 @@ pub struct Table {
     contested: BTreeSet<IpAddr>,
     /// Channels that we relay.
     pub relay: RelayTable,
+    /// Where another super peer answers STUN at the same ports as this one.
+    pub other_stun: Option<IpAddr>,
 }
 
 impl Table {
@@ -138,7 +140,8 @@ impl Table {
         relay: RelayTable,
     ) -> Self {
         let (chunks, by_address) = (Vec::new(), Arc::default());
-        let mut table = Self { own4, own6, chunks, by_address, contested: BTreeSet::new(), relay };
+        let mut table =
+            Self { own4, own6, chunks, by_address, contested: BTreeSet::new(), relay, other_stun: None };
         for slot in peers {
             table.set(slot);
         }

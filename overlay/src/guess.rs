@@ -90,6 +90,11 @@ const VOLLEYS: [Duration; 4] =
 const BOTH: u8 = 6;
 /// Flows of others that take ports meanwhile, on both sides together, as the leader supposes them, by round.
 const SKIPS: [u16; ROUNDS as usize] = [0, 0, 1, 0, 2, 1, 3, 0, 2, 1];
+/// Announcements of a peer that are heeded: twice the rounds at once, and then one in so long a time.
+const HEEDED: u32 = 2 * ROUNDS as u32;
+const HEED: Duration = Duration::from_secs(3);
+/// An offer can be agreed to for so long.
+const CONSENT: Duration = Duration::from_secs(5);
 /// A question to a super peer is repeated after this long, once.
 const ASK_AGAIN: Duration = Duration::from_millis(150);
 
@@ -128,6 +133,12 @@ pub struct Guess {
     /// The door of the round before: what was sent there may still be on its way.
     previous: Option<DoorId>,
     rest_until: Instant,
+    /// We have offered a guess, and nobody has agreed.
+    offered: Option<Instant>,
+    /// Since when rounds are counted.
+    counted: Option<Instant>,
+    /// When the peer may announce ports again, if it has announced many.
+    heeded: Instant,
 }
 
 /// A measurement under way.
@@ -169,7 +180,10 @@ impl Guess {
             return;
         }
         self.plan = plan;
-        self.rounds = 0;
+        // A peer that says something else every time gets no more rounds by it.
+        if self.counted.is_none_or(|at| now.since(at) >= RETRY) {
+            (self.rounds, self.counted) = (0, Some(now));
+        }
         self.next = plan.and_then(|(plan, _)| match plan {
             Plan::Predict | Plan::Lead => Some((now + PUNCH_FIRST).max(self.rest_until)),
             Plan::Scatter => Some((now + FLOW_FIRST).max(self.rest_until)),
@@ -271,8 +285,13 @@ impl Guess {
         vec![Due::Announce(window)]
     }
 
-    /// The peer says which ports are its own.
+    /// The peer says which ports are its own. Nothing comes of it if it says so too often.
     pub fn announced(&mut self, window: &Window, now: Instant) -> Vec<Due> {
+        let full_at = self.heeded.max(now) + HEED;
+        if full_at.since(now) > HEED * HEEDED {
+            return Vec::new();
+        }
+        self.heeded = full_at;
         match (self.plan, &self.round) {
             (Some((Plan::Follow, Ports::Kept)), _) => {
                 let targets = window.ports().map(|port| SocketAddr::new(window.ip, port)).collect();
@@ -306,9 +325,15 @@ impl Guess {
         true
     }
 
-    /// The peer agreed: open the sockets.
+    /// The peer was asked whether it would guess.
+    pub fn offer_sent(&mut self, now: Instant) {
+        self.offered = Some(now);
+    }
+
+    /// The peer agreed: open the sockets, if it was asked.
     pub fn agreed(&mut self, now: Instant) {
-        if matches!(self.plan, Some((Plan::Scatter, _))) && self.scatter.is_none() {
+        let asked = self.offered.take().is_some_and(|at| now.since(at) < CONSENT);
+        if asked && matches!(self.plan, Some((Plan::Scatter, _))) && self.scatter.is_none() {
             self.rest_until = now + REST;
             self.next = None;
             self.scatter = Some(Scatter::open(now));

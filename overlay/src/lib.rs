@@ -39,6 +39,7 @@
 pub mod agreement;
 mod backlog;
 pub mod code;
+pub mod doctor;
 pub mod document;
 pub mod enrolment;
 pub mod forward;
@@ -62,6 +63,7 @@ pub mod record;
 pub mod relay;
 pub mod resolver;
 pub mod score;
+mod sight;
 mod standby;
 pub mod stream;
 pub mod stun;

@@ -140,3 +140,14 @@ pub fn is_public(ip: IpAddr) -> bool {
         }
     }
 }
+
+/// Whether another host may have this address: nobody makes us talk to ourselves, or to all neighbours at once.
+#[must_use]
+pub fn is_elsewhere(at: SocketAddr) -> bool {
+    let ip = at.ip().to_canonical();
+    let is_group = match ip {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.is_multicast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    };
+    at.port() != 0 && !is_group && !ip.is_loopback() && !ip.is_unspecified()
+}

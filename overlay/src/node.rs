@@ -9,6 +9,7 @@
 mod ask;
 mod dial;
 mod doors;
+mod examine;
 mod guess;
 mod home;
 mod io;
@@ -20,6 +21,7 @@ mod serve;
 mod session;
 mod stream;
 mod survey;
+mod trial;
 mod view;
 mod ways;
 
@@ -51,6 +53,7 @@ use crate::wire;
 
 use ask::Askers;
 use doors::Doors;
+use examine::Examinations;
 use home::Homes;
 use presence::Presence;
 use reflect::Reflections;
@@ -58,6 +61,7 @@ use request::Requests;
 use serve::Served;
 use stream::Streams;
 use survey::Survey;
+use trial::Trial;
 
 pub use io::*;
 
@@ -102,8 +106,10 @@ pub struct Node {
     served: Served,
     reflections: Reflections,
     survey: Survey,
+    trial: Trial,
     channels: Channels,
     doors: Doors,
+    examinations: Examinations,
     login: Option<LoginServer>,
 
     /// What forwarding knows; a copy is published whenever it changes.
@@ -144,8 +150,10 @@ impl Node {
             served: Served::new(now.instant),
             reflections: Reflections::default(),
             survey: Survey::default(),
+            trial: Trial::default(),
             channels: Channels::new(config.relay_rate),
             doors: Doors::default(),
+            examinations: Examinations::default(),
             streams: Streams::default(),
             login: config.login,
             network: config.network,
@@ -278,8 +286,10 @@ impl Node {
         self.on_streams_timeout();
         self.on_presence_timeout();
         self.on_requests_timeout();
+        self.on_examinations_timeout();
         self.on_served_timeout();
         self.on_survey_timeout();
+        self.on_trial_timeout();
     }
 
     /// What is to be done next; drain it after every input.
@@ -305,8 +315,10 @@ impl Node {
             self.streams.poll_timeout(),
             Some(self.presence.poll_timeout()),
             self.requests.poll_timeout(),
+            self.examinations.poll_timeout(),
             Some(self.served.poll_timeout()),
             self.survey.poll_timeout(),
+            self.trial.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -368,6 +380,7 @@ impl Node {
         let own4 = self.me.passport.address4;
         self.table_stale |= std::mem::replace(&mut self.table.own4, own4) != own4;
         if std::mem::take(&mut self.table_stale) {
+            self.table.other_stun = self.other_stun();
             self.outputs.push_back(Output::Table(Arc::new(self.table.clone())));
         }
     }

@@ -20,6 +20,7 @@ use crate::node::RequestId;
 use crate::path_mtu::Mtu;
 use crate::paths::{Path, Paths};
 use crate::punch::Punch;
+use crate::sight::Sight;
 use crate::standby::Standby;
 use crate::timing::Instant;
 use crate::tunnel::{SharedTunnel, Tunnel};
@@ -65,6 +66,10 @@ pub(crate) struct Peer {
     pub(crate) paths: Paths,
     pub(crate) punch: Punch,
     pub(crate) guess: Guess,
+    /// Where super peers see it.
+    pub(crate) sight: Sight,
+    /// When it was last told of super peers.
+    pub(crate) introduced: Option<Instant>,
     pub(crate) backlog: Backlog,
     pub(crate) agreement: Agreement,
     /// Ours, for whatever relay leads to it.
@@ -126,6 +131,8 @@ impl Peer {
             paths: Paths::new(fresh.device_mtu),
             punch: Punch::new(),
             guess: Guess::default(),
+            sight: Sight::default(),
+            introduced: None,
             backlog: Backlog::default(),
             agreement: Agreement::default(),
             channel: fresh.channel,

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::doctor::{Side, Tried};
 use crate::document::{Candidate, CandidateKind};
-use crate::locator::{Endpoint, is_public};
+use crate::locator::{Endpoint, is_elsewhere, is_public};
 use crate::node::Method;
 use crate::timing::Instant;
 
@@ -34,11 +35,14 @@ const PAUSES: [Duration; 7] = [
 const JOIN_AGAIN: Duration = Duration::from_millis(400);
 /// Addresses tried at once: a whereabouts' candidates and a few that were seen.
 const MAX_TARGETS: usize = 16;
-/// Probes that an address gets at once before it has answered: three bursts. It is the peer's word alone that the
-/// address is its own, and it may be a third party's.
-const UNPROVED: u16 = 12;
-/// Afterwards one in this time, for ever: what came back is found, and a third party hears next to nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Probes that a host gets at once before it has answered, whatever the ports. It is the peer's word alone that the address
+/// is its own, and it may be a third party's.
+const UNPROVED: Allowance = Allowance { probes: 10, patience: Duration::from_secs(30) };
+/// What each port of a host gets that a super peer sees there as well, or that the peer itself was heard from: bursts, and
+/// the rounds of a prediction.
+const PLAUSIBLE: Allowance = Allowance { probes: 32, patience: Duration::from_secs(5) };
+/// Addresses whose probes are counted. No further ones are tried until some were left alone for the longest patience.
+const MAX_UNPROVED: usize = 256;
 /// Probes remembered: two bursts at all targets.
 const MAX_OUTSTANDING: usize = 128;
 
@@ -47,8 +51,25 @@ const MAX_OUTSTANDING: usize = 128;
 pub enum Due {
     /// Tell the peer our candidates, so that it tries at the same time.
     Exchange,
-    /// Send a probe there and say so with [`Punch::sent`].
+    /// Send a probe there if [`Punch::admit`] allows it, and say so with [`Punch::sent`].
     Probe(SocketAddr),
+}
+
+/// What is known of an address that has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The peer says that it is its own.
+    Word,
+    /// A super peer sees the peer at this host, or the peer was just heard from the address.
+    Plausible,
+}
+
+/// So many probes at once, and then one in every so long a time: what came back is found, and a third party hears next to
+/// nothing.
+#[derive(Clone, Copy)]
+struct Allowance {
+    probes: u16,
+    patience: Duration,
 }
 
 /// A probe that has not been answered.
@@ -65,7 +86,7 @@ struct Outstanding {
 pub struct Punch {
     targets: BTreeMap<SocketAddr, Method>,
     outstanding: VecDeque<Outstanding>,
-    /// Addresses that have not answered: probes sent, and the last. Outlives the targets, which the peer may change.
+    /// Addresses that have not answered: probes sent, and when the last. Outlives the targets, which the peer may change.
     unproved: BTreeMap<SocketAddr, (u16, Instant)>,
     /// The burst under way: its start and the tries made.
     burst: Option<(Instant, usize)>,
@@ -73,6 +94,8 @@ pub struct Punch {
     pauses: usize,
     /// When the peer's call was last followed.
     joined: Option<Instant>,
+    /// For whoever wants to know why there is no direct path.
+    tally: Vec<Tried>,
 }
 
 impl Punch {
@@ -87,12 +110,14 @@ impl Punch {
             next_burst: None,
             pauses: 0,
             joined: None,
+            tally: Vec::new(),
         }
     }
 
     /// The peer says that it can be tried at these places. Relays are not tried.
     pub fn learn(&mut self, candidates: &[Candidate]) {
-        for candidate in candidates.iter().filter(|candidate| candidate.kind != CandidateKind::Relay) {
+        let direct = |candidate: &&Candidate| candidate.kind != CandidateKind::Relay;
+        for candidate in candidates.iter().filter(direct).filter(|candidate| is_elsewhere(candidate.at)) {
             let method = match candidate.kind {
                 CandidateKind::Host if is_public(candidate.at.ip()) => Method::Public,
                 CandidateKind::Host => Method::Local,
@@ -147,6 +172,31 @@ impl Punch {
         self.next_burst = None;
     }
 
+    /// What came of each place, the latest first.
+    pub fn tried(&self) -> impl Iterator<Item = Tried> + '_ {
+        self.tally.iter().rev().copied()
+    }
+
+    /// A probe of the peer's came from there.
+    pub fn heard(&mut self, at: SocketAddr) {
+        self.tally(at).heard += 1;
+    }
+
+    /// The tally of a place; that of another is forgotten for it, if there are too many.
+    fn tally(&mut self, at: SocketAddr) -> &mut Tried {
+        let known = self.tally.iter().position(|tried| tried.at == at);
+        let place = known.unwrap_or_else(|| {
+            if self.tally.len() == Side::TRIED {
+                // What nobody was heard at says least; a guess leaves hundreds of such.
+                let silent = self.tally.iter().position(|tried| tried.answered + tried.heard == 0);
+                self.tally.remove(silent.unwrap_or(0));
+            }
+            self.tally.push(Tried { at, sent: 0, answered: 0, heard: 0 });
+            self.tally.len() - 1
+        });
+        &mut self.tally[place]
+    }
+
     /// Where others see the peer, by what it says.
     pub fn outer(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let outer = |method: &Method| matches!(method, Method::Punched | Method::Public);
@@ -165,18 +215,34 @@ impl Punch {
             self.outstanding.pop_front();
         }
         self.outstanding.push_back(Outstanding { token, to, method, sent: now });
-        let at = to.at;
-        if self.unproved.len() >= 4 * MAX_TARGETS && !self.unproved.contains_key(&at) {
-            let oldest = self.unproved.iter().min_by_key(|(_, (_, last))| *last).map(|(at, _)| *at);
-            oldest.map(|at| self.unproved.remove(&at));
+        self.tally(to.at).sent += 1;
+    }
+
+    /// Whether an address may be probed now, by what it has got without an answer, for whatever purpose; it is charged if
+    /// so.
+    pub fn admit(&mut self, at: SocketAddr, trust: Trust, now: Instant) -> bool {
+        let same = |other: &SocketAddr| match trust {
+            Trust::Word => other.ip() == at.ip(),
+            Trust::Plausible => *other == at,
+        };
+        let all = self.unproved.iter().filter(|(other, _)| same(other)).map(|(_, spent)| *spent);
+        let spent = all.reduce(|one, other| (one.0.saturating_add(other.0), one.1.max(other.1)));
+        let allowed = if trust == Trust::Word { UNPROVED } else { PLAUSIBLE };
+        let fits = |(probes, last)| probes < allowed.probes || now.since(last) >= allowed.patience;
+        if !spent.is_none_or(fits) || !self.make_room(at, now) {
+            return false;
         }
         let (probes, last) = self.unproved.entry(at).or_insert((0, now));
         (*probes, *last) = (probes.saturating_add(1), now);
+        true
     }
 
-    /// Whether an address may be probed now, by what it has got without an answer.
-    fn may_probe(&self, at: &SocketAddr, now: Instant) -> bool {
-        self.unproved.get(at).is_none_or(|(probes, last)| *probes < UNPROVED || now.since(*last) >= PATIENCE)
+    fn make_room(&mut self, at: SocketAddr, now: Instant) -> bool {
+        if self.unproved.len() < MAX_UNPROVED || self.unproved.contains_key(&at) {
+            return true;
+        }
+        self.unproved.retain(|_, (_, last)| now.since(*last) < UNPROVED.patience);
+        self.unproved.len() < MAX_UNPROVED
     }
 
     /// An answer came: which target it proves, how that was found, and the round trip.
@@ -184,6 +250,7 @@ impl Punch {
         let at = self.outstanding.iter().position(|probe| probe.token == token)?;
         let probe = self.outstanding.remove(at)?;
         self.unproved.remove(&probe.to.at);
+        self.tally(probe.to.at).answered += 1;
         Some((probe.to, probe.method, now.since(probe.sent)))
     }
 
@@ -200,7 +267,7 @@ impl Punch {
         if let Some((start, tries)) = self.burst
             && start + BURST[tries] <= now
         {
-            due.extend(self.targets.keys().filter(|at| self.may_probe(at, now)).copied().map(Due::Probe));
+            due.extend(self.targets.keys().copied().map(Due::Probe));
             // Woken late, we try once for all that was missed.
             let missed = BURST[tries..].iter().take_while(|pause| start + **pause <= now).count();
             self.burst = (tries + missed < BURST.len()).then_some((start, tries + missed));
@@ -255,18 +322,56 @@ mod tests {
     #[test]
     fn a_third_party_hears_little_whatever_the_peer_says() {
         let mut punch = Punch::new();
-        let mut probes = 0;
+        let mut probes = Vec::new();
         for ms in (0..60_000).step_by(20) {
+            // Another port of the same host in every list.
+            let victim = SocketAddr::new(target().ip(), 1024 + ms as u16);
             punch.forget_targets();
-            punch.saw(target(), Method::Punched);
+            punch.saw(victim, Method::Punched);
             punch.join(at(ms));
             for due in punch.handle_timeout(at(ms)) {
-                assert_eq!(due, Due::Probe(target()));
-                punch.sent(probes, target().into(), Method::Punched, at(ms));
-                probes += 1;
+                assert_eq!(due, Due::Probe(victim));
+                if punch.admit(victim, Trust::Word, at(ms)) {
+                    probes.push(ms);
+                }
             }
         }
-        assert!((12..=24).contains(&probes), "{probes} probes in a minute");
+        assert_eq!(probes.iter().filter(|ms| **ms < 30_000).count(), 10, "{probes:?}");
+        assert!(probes.len() <= 12, "{probes:?}");
+    }
+
+    #[test]
+    fn a_plausible_place_gets_more_and_one_that_answers_all() {
+        let mut punch = Punch::new();
+        let all = (0..100).filter(|ms| punch.admit(target(), Trust::Plausible, at(*ms))).count();
+        assert_eq!(all, 32);
+        assert!(!punch.admit(target(), Trust::Word, at(100)));
+        assert!(!punch.admit(target(), Trust::Plausible, at(4_000)));
+        assert!(punch.admit(target(), Trust::Plausible, at(6_000)));
+        punch.sent(1, target().into(), Method::Punched, at(6_000));
+        assert!(punch.answered(1, at(6_010)).is_some());
+        assert!(punch.admit(target(), Trust::Word, at(6_020)), "it is the peer's");
+    }
+
+    #[test]
+    fn a_flood_of_addresses_is_not_followed_for_ever() {
+        let mut punch = Punch::new();
+        let place = |n: u32| SocketAddr::new(std::net::Ipv4Addr::from(0xc633_0000 + n).into(), 9);
+        let tried = (0..10_000).filter(|n| punch.admit(place(*n), Trust::Word, at(u64::from(*n)))).count();
+        assert_eq!((tried, punch.unproved.len()), (MAX_UNPROVED, MAX_UNPROVED));
+        assert!(punch.admit(place(20_000), Trust::Word, at(40_000)), "later there is room again");
+    }
+
+    #[test]
+    fn nobody_makes_us_talk_to_ourselves_or_to_everybody() {
+        let mut punch = Punch::new();
+        let places = ["127.0.0.1:9", "0.0.0.0:9", "255.255.255.255:9", "224.0.0.1:9", "192.0.2.1:0"];
+        let six = ["[::1]:9", "[ff02::1]:9", "[::]:9", "[::ffff:127.0.0.1]:9"];
+        let candidates: Vec<Candidate> = (places.iter().chain(&six))
+            .map(|at| Candidate { kind: CandidateKind::Host, at: at.parse().expect("an address") })
+            .collect();
+        punch.learn(&candidates);
+        assert!(punch.targets.is_empty(), "{:?}", punch.targets);
     }
 
     #[test]

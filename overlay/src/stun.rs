@@ -16,7 +16,7 @@ use stun_codec::rfc5780::attributes::{OtherAddress, ResponseOrigin};
 use stun_codec::{AttributeType, Message, MessageClass, TransactionId};
 
 use attribute::{Asked, Told, Written, decode, encode};
-use legacy::{ChangeRequest, ChangedAddress, SourceAddress};
+use legacy::{AlternatePort, ChangeRequest, ChangedAddress, SourceAddress};
 
 /// Ties an answer to its request (RFC 8489, section 5).
 pub type Transaction = [u8; 12];
@@ -44,7 +44,7 @@ const MAX_NAMED: usize = 4;
 
 /// Characters of SOFTWARE in our own requests: with them a request is as long as the longest answer, three IPv6 addresses,
 /// so that it costs nobody anything (RFC 8489, section 14.14 allows fewer than 128).
-const PADDING: usize = 68;
+const PADDING: usize = 76;
 const SOFTWARE: &str = "frejus";
 
 /// A port of a server.
@@ -65,20 +65,32 @@ pub struct Here {
     pub main: u16,
     /// Number of the other one, if it is open.
     pub alternate: Option<u16>,
+    /// Another server with the same port numbers.
+    pub other: Option<IpAddr>,
     /// To which of them the request came.
     pub asked: Port,
 }
 
 impl Here {
     /// A server with one port, which need not say its address.
-    pub const ALONE: Self = Self { address: None, main: 0, alternate: None, asked: Port::Main };
+    pub const ALONE: Self = Self { address: None, main: 0, alternate: None, other: None, asked: Port::Main };
+
+    const fn number(&self, port: Port) -> Option<u16> {
+        match port {
+            Port::Main => Some(self.main),
+            Port::Alternate => self.alternate,
+        }
+    }
 
     fn at(&self, port: Port) -> Option<SocketAddr> {
-        let number = match port {
-            Port::Main => self.main,
-            Port::Alternate => self.alternate?,
-        };
-        Some(SocketAddr::new(self.address?.to_canonical(), number))
+        Some(SocketAddr::new(self.address?.to_canonical(), self.number(port)?))
+    }
+
+    /// The other address with the other port, of the family of `from`.
+    fn elsewhere(&self, from: SocketAddr) -> Option<SocketAddr> {
+        let other = self.other.filter(|other| other.is_ipv4() == from.is_ipv4())?;
+        self.alternate?;
+        Some(SocketAddr::new(other, self.number(self.other())?))
     }
 
     const fn other(&self) -> Port {
@@ -116,6 +128,7 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
     let unknown = attribute::not_understood(&request);
     let change = request.get_attribute::<ChangeRequest>().map(|flags| flags.0);
+    let asks = request.get_attribute::<AlternatePort>().is_some();
     let mut answer = if unknown.is_empty() {
         let old = change == Some(0);
         let change = change.unwrap_or(0);
@@ -134,7 +147,11 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
         } else {
             Style::Modern
         };
-        Reaction::Answer { from: port, bytes: success(transaction, from, here, port, style) }
+        let mut message = success(transaction, from, here, port, style);
+        if let Some(number) = here.number(here.other()).filter(|_| asks) {
+            message.add_attribute(AlternatePort::new(number.to_be_bytes().to_vec()));
+        }
+        Reaction::Answer { from: port, bytes: encode(message) }
     } else {
         Reaction::Answer { from: here.asked, bytes: refusal(transaction, unknown)? }
     };
@@ -169,7 +186,13 @@ enum Style {
 }
 
 /// Clients of RFC 3489 get the addresses in its own words (sections 11.2.1, 11.2.3 and 11.2.5).
-fn success(transaction: Transaction, seen: SocketAddr, here: &Here, port: Port, style: Style) -> Vec<u8> {
+fn success(
+    transaction: Transaction,
+    seen: SocketAddr,
+    here: &Here,
+    port: Port,
+    style: Style,
+) -> Message<Written> {
     let mut message = message(MessageClass::SuccessResponse, transaction);
     if style != Style::Classic {
         message.add_attribute(XorMappedAddress::new(seen));
@@ -177,17 +200,18 @@ fn success(transaction: Transaction, seen: SocketAddr, here: &Here, port: Port, 
     if style != Style::Modern {
         message.add_attribute(MappedAddress::new(seen));
     }
-    // A server without a second port supports no behaviour discovery, and says nothing of it (RFC 5780, section 6.1).
-    if let (Some(origin), Some(other)) = (here.at(port), here.alternate.and(here.at(here.other()))) {
-        if style == Style::Classic {
-            message.add_attribute(SourceAddress::new(origin));
-            message.add_attribute(ChangedAddress::new(other));
-        } else {
-            message.add_attribute(ResponseOrigin::new(origin));
-            message.add_attribute(OtherAddress::new(other));
-        }
+    let origin = here.at(port).filter(|_| here.alternate.is_some());
+    let elsewhere = here.elsewhere(seen);
+    if style == Style::Classic {
+        origin.into_iter().for_each(|at| message.add_attribute(SourceAddress::new(at)));
+        // RFC 5780, section 7.4: only a server with a second address names it. RFC 3489 knows no server without.
+        let other = elsewhere.or_else(|| here.at(here.other()));
+        other.into_iter().for_each(|at| message.add_attribute(ChangedAddress::new(at)));
+    } else {
+        origin.into_iter().for_each(|at| message.add_attribute(ResponseOrigin::new(at)));
+        elsewhere.into_iter().for_each(|at| message.add_attribute(OtherAddress::new(at)));
     }
-    encode(message)
+    message
 }
 
 /// RFC 8489, section 6.3.1: error 420 names what was not understood.
@@ -210,6 +234,7 @@ fn message(class: MessageClass, transaction: Transaction) -> Message<Written> {
 pub fn request(transaction: Transaction) -> Vec<u8> {
     let mut message = message(MessageClass::Request, transaction);
     let software = Software::new(format!("{SOFTWARE:<PADDING$}")).expect("fewer than 128 characters");
+    message.add_attribute(AlternatePort::new(Vec::new()));
     message.add_attribute(software);
     encode(message)
 }
@@ -253,8 +278,8 @@ pub struct Answer {
     pub transaction: Transaction,
     /// Where the server saw us.
     pub mapped: SocketAddr,
-    /// The server's other address and port, if it has any (RFC 5780, section 7.4).
-    pub other: Option<SocketAddr>,
+    /// Number of the server's other port, if it was asked and has one.
+    pub alternate: Option<u16>,
 }
 
 impl Answer {
@@ -264,8 +289,10 @@ impl Answer {
         let message: Message<Told> = decode(SUCCESS, datagram)?;
         let veiled = message.get_attribute().map(XorMappedAddress::address);
         let mapped = veiled.or_else(|| message.get_attribute().map(MappedAddress::address))?;
-        let other = message.get_attribute().map(OtherAddress::address);
-        Some(Self { transaction: *message.transaction_id().as_bytes(), mapped, other })
+        let alternate = message.get_attribute::<AlternatePort>();
+        let alternate =
+            alternate.and_then(|number| Some(u16::from_be_bytes(number.0.as_slice().try_into().ok()?)));
+        Some(Self { transaction: *message.transaction_id().as_bytes(), mapped, alternate })
     }
 }
 

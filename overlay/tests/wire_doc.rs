@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use frejus_overlay::code::{Code, Door};
+use frejus_overlay::doctor::{Side, Tried};
 use frejus_overlay::document::{
     Candidate, CandidateKind, Contact, Credential, Document, Genesis, Grant, NatClass, Network, Passport,
     Roles, Signed, Whereabouts,
@@ -151,6 +152,33 @@ fn messages() -> Vec<(&'static str, Message)> {
     ]
 }
 
+/// What super peers are asked, and say, about addresses; what is said of a change.
+fn further_messages() -> Vec<(&'static str, Message)> {
+    let transaction = [7; 12];
+    let to = at("203.0.113.10:40001");
+    let channel = Channel(0x0123_4567_89ab_cdef);
+    let reflected = control::Reflected::ByStranger;
+    let side = Side {
+        class: NatClass::PortRestricted,
+        ports: Ports::Kept,
+        external: vec![to],
+        mapped: None,
+        udp: true,
+        tried: vec![Tried { at: at("198.51.100.7:51860"), sent: 300, answered: 2, heard: 1 }],
+    };
+    vec![
+        ("reflect", Message::Reflect { transaction, to, avoid: vec![NodeId([4; 32])] }),
+        ("reflect-for", Message::ReflectFor { transaction, to }),
+        ("reflected", Message::Reflected { transaction, reflected }),
+        ("moved", Message::Moved { token: 300 }),
+        ("load", Message::Load { nodes: 300, mbits: 40 }),
+        ("examine", Message::Examine { id: 7 }),
+        ("examined", Message::Examined { id: 7, side }),
+        ("sight", Message::Sight { channel }),
+        ("sighted", Message::Sighted { channel, at: Some(to.ip()) }),
+    ]
+}
+
 /// A whole inner packet: what a tunnel carries from A to S.
 fn inner_packet() -> Vec<u8> {
     let payload = Message::Probe { token: 300 }.encode();
@@ -217,7 +245,7 @@ fn derivations(examples: &mut Examples) {
 
 fn examples() -> Examples {
     let mut examples: Examples =
-        messages().into_iter().map(|(name, message)| (name, message.encode())).collect();
+        messages().into_iter().chain(further_messages()).map(|(name, m)| (name, m.encode())).collect();
     examples.insert("relay-header", wire::relay_header(Channel(0x0123_4567_89ab_cdef)).to_vec());
     examples.insert("frames", frames());
     let header = stream::Header::new(64, 32).expect("a run of two");
@@ -280,7 +308,7 @@ fn the_examples_are_what_they_say() {
     let contact = Contact { credential, whereabouts: whereabouts() };
     let place = contact.verify(&network, T).expect("the chain holds");
     assert_eq!(place.passport.address4, Ipv4Addr::new(10, 93, 4, 7));
-    for (name, message) in messages() {
+    for (name, message) in messages().into_iter().chain(further_messages()) {
         assert_eq!(Message::decode(&message.encode()), Some(message), "{name}");
     }
     assert_eq!(code().reveal().parse::<Code>(), Ok(code()));

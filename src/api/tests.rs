@@ -54,6 +54,7 @@ fn every_question_reaches_the_control_plane_and_comes_back() {
             Question::Status { reply } => reply.send(Ok(samples::status())).unwrap(),
             Question::Peers { reply } => reply.send(Ok(samples::peers())).unwrap(),
             Question::Netcheck { reply } => reply.send(Ok(samples::netcheck())).unwrap(),
+            Question::Doctor { reply, .. } => reply.send(Ok(samples::doctor())).unwrap(),
             Question::Ping { reply, .. } => reply.send(Ok(samples::ping_reply(samples::direct()))).unwrap(),
             Question::Resolve { reply, .. } => reply.send(Ok(samples::resolve())).unwrap(),
             Question::Invite { reply, .. } => reply.send(Ok(Code::new("a-code"))).unwrap(),
@@ -67,12 +68,13 @@ fn every_question_reaches_the_control_plane_and_comes_back() {
     assert_eq!(client.resolve("b").unwrap(), samples::resolve());
     assert_eq!(client.invite(&InviteRequest::default()).unwrap().reveal(), "a-code");
     assert_eq!(client.netcheck().unwrap(), samples::netcheck());
+    assert_eq!(client.doctor("b").unwrap(), samples::doctor());
     assert_eq!(client.down(), Ok(()));
     assert_eq!(client.pid().unwrap(), Some(std::process::id()));
     let asked: Vec<String> = asked.try_iter().collect();
     assert_eq!(asked[2], "Ping { peer: \"b\", timeout: 60s,");
     assert!(asked[4].contains("expires: 86400s"), "{}", asked[4]);
-    assert_eq!(asked.len(), 7);
+    assert_eq!(asked.len(), 8);
     node.end();
 }
 

@@ -92,6 +92,8 @@ pub enum Verb {
     Peers(Output),
     /// Find out which NAT or firewall is in front of this node, and what it lets pass
     Netcheck(Output),
+    /// Find out why the path to a peer is what it is, and what would make it direct
+    Doctor(Doctor),
     /// Send echoes through the data path, and say which path each one took
     Ping(Ping),
     /// Look a peer up: its address, its node, its whereabouts
@@ -241,6 +243,19 @@ pub struct Ping {
     /// How long to wait for each echo
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = options::duration)]
     pub timeout: Duration,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// A name, a virtual address, or a node ID or at least eight characters of one
+    pub peer: String,
+    /// Look for a direct path that long before saying why there is none
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = options::duration)]
+    pub wait: Duration,
     /// How to print.
     #[command(flatten)]
     pub output: Output,

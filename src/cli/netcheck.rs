@@ -22,9 +22,20 @@ fn table(found: &Netcheck, colours: Colours) -> String {
     line("external", screen::list(&found.external, "  "));
     line("hairpin", hairpin(found.hairpin).to_owned());
     line("port mapping", port_mapping(found));
+    let passes = |passes, yes, no| passes_or_not(passes, yes, no, found.super_peers.is_empty());
     line("udp", passes(found.udp, "super peers answer", "no super peer answers"));
-    line("tcp", passes(found.tcp, "a super peer is reached over TCP", "not in use"));
-    line("tls on 443", passes(found.tls443, "a super peer is reached over TLS on 443", "not in use"));
+    line(
+        "tcp",
+        passes(
+            found.tcp,
+            "a super peer is reached at its own port",
+            "no super peer is reached at its own port",
+        ),
+    );
+    line(
+        "tls on 443",
+        passes(found.tls443, "a super peer is reached on 443", "no super peer is reached on 443"),
+    );
     text.push('\n');
     if found.super_peers.is_empty() {
         text.push_str("no other super peer yet\n");
@@ -98,14 +109,27 @@ fn port_mapping(found: &Netcheck) -> String {
     )
 }
 
-fn passes(passes: bool, yes: &str, no: &str) -> String {
-    if passes { format!("yes: {yes}.") } else { format!("no: {no}.") }
+fn passes_or_not(passes: bool, yes: &str, no: &str, is_alone: bool) -> String {
+    match (passes, is_alone) {
+        (true, _) => format!("yes: {yes}."),
+        (false, false) => format!("no: {no}."),
+        (false, true) => "not tried: no super peer known.".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::samples;
+
+    #[test]
+    fn nothing_is_tried_where_no_super_peer_is_known() {
+        let alone = Netcheck { udp: false, tls443: false, super_peers: Vec::new(), ..samples::netcheck() };
+        let text = table(&alone, Colours::new(false));
+        for label in ["udp       ", "tcp       ", "tls on 443"] {
+            assert!(text.contains(&format!("  {label}    not tried: no super peer known.\n")), "{text}");
+        }
+    }
 
     #[test]
     fn a_sentence_for_each() {
@@ -120,8 +144,8 @@ symmetric-sequential: every destination sees another port, in sequence; the next
   hairpin       no: machines behind this NAT do not reach each other by its outer address.
   port mapping  the router opened a port, asked by pcp.
   udp           yes: super peers answer.
-  tcp           no: not in use.
-  tls on 443    no: not in use.
+  tcp           no: no super peer is reached at its own port.
+  tls on 443    yes: a super peer is reached on 443.
 
 SUPER PEER      RTT
 s           20.1 ms

@@ -4,7 +4,7 @@ use super::arguments::Output;
 use super::screen;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::report::{Cipher, Path, PathKind, Peer, Peers};
+use crate::report::{Cipher, Path, PathKind, Peer, Peers, Transport};
 
 pub(super) fn run(client: &Client, output: Output) -> Result<(), Failure> {
     let peers = client.peers()?;
@@ -44,15 +44,23 @@ fn protection(cipher: Cipher, post_quantum: Option<bool>) -> String {
     if post_quantum == Some(true) { format!("{cipher}, pq") } else { cipher.to_string() }
 }
 
-/// `direct 203.0.113.11:40211` or `relay via s`.
+/// `direct 203.0.113.11:40211, punched` or `relay via s`; what is no UDP is said.
 pub(super) fn way(path: &Path) -> String {
     match path.kind {
-        PathKind::Direct => format!("{} {}", path.kind, path.remote),
+        PathKind::Direct => {
+            let method = path.method.map(|method| format!(", {method}")).unwrap_or_default();
+            format!("{} {}{method}{}", path.kind, path.remote, over(path))
+        }
         PathKind::Relay => {
             let relay = path.via.clone().unwrap_or_else(|| path.remote.to_string());
-            format!("{} via {relay}", path.kind)
+            format!("{} via {relay}{}", path.kind, over(path))
         }
     }
+}
+
+/// `, tls` where datagrams travel in a connection.
+fn over(path: &Path) -> String {
+    if path.transport == Transport::Udp { String::new() } else { format!(", {}", path.transport) }
 }
 
 #[cfg(test)]
@@ -65,10 +73,10 @@ mod tests {
         assert_eq!(
             table(&samples::peers()),
             "\
-NAME     ADDRESS      PATH                           RTT  LOSS   MTU  RECEIVED     SENT  HANDSHAKE  CIPHER
-b        10.93.4.7    direct 203.0.113.11:40211  12.3 ms   0 %  1420   1.5 KiB  5.0 MiB       42 s  aes-256-gcm, pq
-printer  10.93.4.200  relay via s                      -  25 %  1420       0 B    148 B          -  chacha20-poly1305
-new      -            -                                -     -     -       0 B      0 B          -  -
+NAME     ADDRESS      PATH                                    RTT  LOSS   MTU  RECEIVED     SENT  HANDSHAKE  CIPHER
+b        10.93.4.7    direct 203.0.113.11:40211, punched  12.3 ms   0 %  1420   1.5 KiB  5.0 MiB       42 s  aes-256-gcm, pq
+printer  10.93.4.200  relay via s, tls                          -  25 %  1420       0 B    148 B          -  chacha20-poly1305
+new      -            -                                         -     -     -       0 B      0 B          -  -
 "
         );
     }

@@ -156,11 +156,11 @@ mod tests {
         let mut round = round(false, false);
         assert_eq!(
             round.take(1, Ok(samples::ping_reply(samples::relayed()))).unwrap(),
-            "reply from b (10.93.4.7): seq=1 time=12.3 ms via relay via s"
+            "reply from b (10.93.4.7): seq=1 time=12.3 ms via relay via s, tls"
         );
         assert_eq!(
             round.take(2, Ok(samples::ping_reply(samples::direct()))).unwrap(),
-            "reply from b (10.93.4.7): seq=2 time=12.3 ms via direct 203.0.113.11:40211"
+            "reply from b (10.93.4.7): seq=2 time=12.3 ms via direct 203.0.113.11:40211, punched"
         );
         assert_eq!(round.take(3, silence()).unwrap(), "no reply from b: seq=3 no echo within 3 s");
         assert_eq!(

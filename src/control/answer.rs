@@ -1,5 +1,6 @@
 //! From what the node knows to what a user reads: the reports of the contract.
 
+mod doctor;
 mod netcheck;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub(super) enum Asked {
     Ping(Reply<report::PingReply>),
     Resolve(String, Reply<report::Resolve>),
     Netcheck(Reply<report::netcheck::Netcheck>),
+    Doctor(Reply<report::doctor::Doctor>),
     Invite(Reply<Code>),
     Stop,
 }
@@ -42,10 +44,12 @@ impl Asked {
                 _ = reply.send(Ok(resolve(query, *found, now)));
             }
             (Self::Netcheck(reply), Answer::Netcheck(found)) => _ = reply.send(Ok(netcheck::report(*found))),
+            (Self::Doctor(reply), Answer::Examined(found)) => _ = reply.send(Ok(doctor::report(*found))),
             (Self::Invite(reply), Answer::Invited { code }) => _ = reply.send(Ok(Code::new(code))),
             (Self::Ping(reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Resolve(_, reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Netcheck(reply), answer) => _ = reply.send(Err(unexpected(answer))),
+            (Self::Doctor(reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Invite(reply), answer) => _ = reply.send(Err(unexpected(answer))),
             (Self::Stop, _) => return true,
         }

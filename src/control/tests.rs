@@ -47,6 +47,7 @@ impl World for Fake {
     fn open_stream(&mut self, _: StreamId, _: Vec<SocketAddr>) {}
     fn close_stream(&mut self, _: StreamId) {}
     fn trust_stream(&mut self, _: StreamId) {}
+    fn try_streams(&mut self, _: Vec<SocketAddr>) {}
     fn streams(&self) -> report::Streams {
         report::Streams::default()
     }

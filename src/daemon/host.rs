@@ -13,7 +13,7 @@ use frejus_overlay::port::Command;
 use frejus_overlay::verdict::{Counters, Drop};
 use std::sync::atomic::Ordering;
 
-use crate::control::{Offloading, World};
+use crate::control::{News, Offloading, World};
 use crate::directory::DirectoryHandle;
 use crate::failure::Failure;
 use crate::forward::{self, Published};
@@ -39,6 +39,7 @@ pub(super) struct Host {
     /// Present with the login role.
     pub(super) ledger: Option<Ledger>,
     pub(super) lines: Sender<String>,
+    pub(super) news: Sender<News>,
     /// A super peer does not tell of everybody's paths.
     pub(super) tells_paths: bool,
     /// Every thread's counters, control's own included.
@@ -70,6 +71,11 @@ impl World for Host {
 
     fn close_stream(&mut self, stream: StreamId) {
         self.streams.close(stream);
+    }
+
+    fn try_streams(&mut self, to: Vec<SocketAddr>) {
+        let news = self.news.clone();
+        self.streams.try_out(to, move |tried| news.try_send(News::Tried(tried)).is_ok());
     }
 
     fn trust_stream(&mut self, stream: StreamId) {

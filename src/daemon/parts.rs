@@ -117,6 +117,7 @@ impl Parts {
             _lock: lock,
             ledger,
             lines,
+            news: news.clone(),
             tells_paths: !serves,
             counters: all,
         };

@@ -176,7 +176,7 @@ impl Opener {
         };
         let verdict = {
             let mut responder = self.responder.lock().unwrap_or_else(PoisonError::into_inner);
-            responder.judge(datagram, sender.at, local, asked, now)
+            responder.judge(datagram, sender.at, [local, table.other_stun], asked, now)
         };
         match verdict {
             Verdict::Answer(port, answer) => {

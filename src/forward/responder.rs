@@ -47,12 +47,12 @@ impl Responder {
     }
 
     /// Judge a request from `from`, sent to our address `local` at the port `asked`; `None`: at a socket that is none of
-    /// the two.
+    /// the two. `other` is another super peer with the same ports.
     pub(super) fn judge(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
-        local: Option<IpAddr>,
+        [local, other]: [Option<IpAddr>; 2],
         asked: Option<Port>,
         now: Instant,
     ) -> Verdict {
@@ -62,7 +62,7 @@ impl Responder {
         // The second port is of the first one's family only where the client is.
         let alternate = self.alternate.filter(|_| asked.is_some() && from.ip().to_canonical().is_ipv4());
         let asked = asked.unwrap_or(Port::Main);
-        let here = Here { address: local, main: self.main, alternate, asked };
+        let here = Here { address: local, main: self.main, alternate, other, asked };
         match stun::respond(datagram, from, &here) {
             None => Verdict::Refused(Reason::UnknownFrame),
             Some(Reaction::Elsewhere(_)) => Verdict::Elsewhere,
@@ -104,7 +104,7 @@ mod tests {
             for n in 0..10 {
                 let now = Instant::from_start(Duration::from_millis(ms));
                 let from = source((ms * 10 + n) as u32);
-                let local = Some(Ipv4Addr::new(203, 0, 113, 101).into());
+                let local = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
                 if let Verdict::Answer(_, bytes) =
                     responder.judge(datagram, from, local, Some(Port::Main), now)
                 {
@@ -132,10 +132,35 @@ mod tests {
     }
 
     #[test]
+    fn a_million_bogus_requests_take_neither_memory_nor_bandwidth() {
+        let mut responder = responder();
+        let local = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
+        let (mut received, mut out) = (0, 0);
+        for n in 0..1_000_000_u32 {
+            // A tenth is well formed; the rest lies about its length, its attributes, or its cookie.
+            let mut datagram = vec![0; 20 + (n % 7) as usize * 4];
+            datagram[..20].copy_from_slice(&BARE);
+            if n % 10 > 0 {
+                datagram[(n % 19) as usize] ^= n as u8;
+            }
+            let now = Instant::from_start(Duration::from_micros(u64::from(n) * 20));
+            // Sixteen million prefixes, in an order that repeats none soon.
+            let from = SocketAddr::from((Ipv4Addr::from(n.wrapping_mul(2_654_435_761)), 7));
+            received += datagram.len();
+            if let Verdict::Answer(_, bytes) = responder.judge(&datagram, from, local, Some(Port::Main), now)
+            {
+                out += bytes.len();
+            }
+        }
+        assert!(responder.requests.len() <= 4096 && responder.excess.len() <= 4096);
+        assert!(out > 0 && out * 10 < received, "{out} bytes for {received}");
+    }
+
+    #[test]
     fn one_prefix_soon_has_had_its_share() {
         let mut responder = responder();
         let now = Instant::from_start(Duration::from_secs(1));
-        let local = Some(Ipv4Addr::new(203, 0, 113, 101).into());
+        let local = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
         let mut answers = 0;
         for _ in 0..1000 {
             let verdict = responder.judge(&BARE, source(1), local, Some(Port::Main), now);
@@ -150,7 +175,9 @@ mod tests {
     fn a_socket_that_is_neither_port_answers_for_itself() {
         let mut responder = responder();
         let now = Instant::from_start(Duration::from_secs(1));
-        let Verdict::Answer(_, bytes) = responder.judge(&BARE, source(1), None, None, now) else { panic!() };
-        assert_eq!(stun::Answer::read(&bytes).unwrap().other, None);
+        let Verdict::Answer(_, bytes) = responder.judge(&BARE, source(1), [None; 2], None, now) else {
+            panic!()
+        };
+        assert_eq!(stun::Answer::read(&bytes).unwrap().alternate, None);
     }
 }

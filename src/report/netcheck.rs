@@ -39,11 +39,11 @@ pub struct Netcheck {
     pub port_mapping: Option<PortMapping>,
     /// Whether UDP passes.
     pub udp: bool,
-    /// Whether a super peer is reached over TCP.
+    /// Whether a super peer is reached over TCP at its own number; false too if none is known.
     pub tcp: bool,
-    /// Whether one is reached over TLS on port 443.
+    /// Whether one is reached over TLS on port 443; false too if none is known.
     pub tls443: bool,
-    /// Super peers, the nearest first.
+    /// Super peers, the nearest first; empty where none is known, so that nothing could be tried.
     pub super_peers: Vec<Server>,
     /// From one outer port to the next, where they are given out in sequence.
     pub step: Option<i32>,

@@ -2,6 +2,7 @@
 
 use frejus_overlay::timing::UnixTime;
 
+use super::doctor::{Doctor, Side, Tried};
 use super::netcheck::{Dependence, Netcheck, Server};
 use super::*;
 
@@ -166,7 +167,7 @@ pub(crate) fn netcheck() -> Netcheck {
         port_mapping: Some(PortMapping::Pcp),
         udp: true,
         tcp: false,
-        tls443: false,
+        tls443: true,
         super_peers: vec![server("s", Some(20.125)), server("t", None)],
         step: Some(1),
         notes: vec!["only 2 super peers answered, three are needed".into()],
@@ -193,5 +194,28 @@ pub(crate) fn resolve() -> Resolve {
             LookUp { stage: Stage::Lease, source: Source::Cache, elapsed_ms: 0.02 },
             LookUp { stage: Stage::Whereabouts, source: Source::SuperPeer, elapsed_ms: 41.5 },
         ],
+    }
+}
+
+pub(crate) fn doctor() -> Doctor {
+    let tried = Tried { at: "203.0.113.11:51860".parse().unwrap(), sent: 8, answered: 0, heard: 0 };
+    let here = Side {
+        name: "a".into(),
+        class: NatClass::SymmetricRandom,
+        external: vec!["203.0.113.10:40211".parse().unwrap()],
+        port_mapping: None,
+        udp: true,
+        candidates: vec![tried],
+    };
+    let there =
+        Side { name: "b".into(), external: Vec::new(), udp: false, candidates: Vec::new(), ..here.clone() };
+    Doctor {
+        schema: SCHEMA,
+        peer: "b".into(),
+        path: Some(relayed()),
+        here,
+        there: Some(there),
+        why: "the router of b gives every destination a random port, and so does that of a".into(),
+        mend: vec!["forward UDP 51860 on either router".into()],
     }
 }

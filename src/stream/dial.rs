@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use frejus_overlay::stream::Carrier;
+use frejus_overlay::stream::{Carrier, HTTPS};
 use frejus_overlay::wire::stream::PREFACE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,8 +19,6 @@ use super::proxy::Proxy;
 use super::socket;
 use super::tls::Coat;
 
-/// The port that passes where nothing else does.
-pub const HTTPS: u16 = 443;
 /// The next kind of way begins this long after the one before it, if that has not succeeded: two round trips to the other
 /// side of the world.
 const STAGGER: Duration = Duration::from_millis(300);
@@ -39,9 +37,9 @@ pub(super) struct Dialled {
 
 /// One way to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way {
-    to: SocketAddr,
-    carrier: Carrier,
+pub(super) struct Way {
+    pub(super) to: SocketAddr,
+    pub(super) carrier: Carrier,
     after: Duration,
 }
 
@@ -76,7 +74,7 @@ pub(super) async fn dial(
 }
 
 /// The node's own number, then 443, then the same through the proxy, which mostly allows no other than 443.
-fn ways(addresses: &[SocketAddr], has_proxy: bool) -> Vec<Way> {
+pub(super) fn ways(addresses: &[SocketAddr], has_proxy: bool) -> Vec<Way> {
     let addresses = &addresses[..addresses.len().min(MAX_ADDRESSES)];
     let mut https: Vec<SocketAddr> = Vec::new();
     for at in addresses {
@@ -96,7 +94,7 @@ fn ways(addresses: &[SocketAddr], has_proxy: bool) -> Vec<Way> {
     ways
 }
 
-async fn attempt(way: Way, coat: &Coat, proxy: Option<&Proxy>) -> io::Result<Dialled> {
+pub(super) async fn attempt(way: Way, coat: &Coat, proxy: Option<&Proxy>) -> io::Result<Dialled> {
     let Way { to, carrier, .. } = way;
     let socket = match (carrier, proxy) {
         (Carrier::Proxy, Some(proxy)) => proxy.connect(to).await?,

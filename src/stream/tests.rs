@@ -5,6 +5,7 @@ use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::thread;
 
 use crossbeam_channel::{Receiver, unbounded};
+use frejus_overlay::stream::Passage;
 use frejus_overlay::wire::stream::PREFACE;
 
 use super::*;
@@ -239,4 +240,48 @@ fn a_proxy_that_refuses() {
     let here = End::new(Some(Proxy::parse(&format!("http://eva:wrong@{at}")).unwrap()));
     here.streams.open(ID, vec![SocketAddr::from(([127, 9, 9, 9], 9))]);
     assert_eq!(here.event(), (ID, StreamEvent::Closed));
+}
+
+fn try_out(here: &End, target: SocketAddr) -> Tried {
+    let (tell, told) = crossbeam_channel::bounded(1);
+    let full = AtomicBool::new(true);
+    // A queue that is full at first.
+    let tell = move |tried| !full.swap(false, Ordering::Relaxed) && tell.try_send(tried).is_ok();
+    here.streams.try_out(vec![target], tell);
+    told.recv_timeout(PATIENCE).expect("it is told")
+}
+
+#[test]
+fn a_trial_opens_and_closes() {
+    let (there, at) = End::listening();
+    let here = End::new(None);
+    let began = std::time::Instant::now();
+    assert_eq!(try_out(&here, at), Tried { own: Passage::Open, https: Passage::Blocked });
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    let (id, event) = there.event();
+    assert!(matches!(event, StreamEvent::Open { .. }), "{event:?}");
+    assert_eq!(there.event(), (id, StreamEvent::Closed));
+    assert_eq!((here.streams.count(), here.events.len()), (0, 0), "nothing stays, and nobody hears of it");
+}
+
+#[test]
+fn a_trial_of_something_that_is_no_node_or_says_nothing() {
+    let here = End::new(None);
+    let nothing = Tried { own: Passage::Blocked, https: Passage::Blocked };
+    let silent = StdListener::bind("127.0.0.1:0").unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(try_out(&here, silent.local_addr().unwrap()), nothing);
+    assert!(began.elapsed() >= frejus_overlay::stream::TRIAL, "it had its time: {:?}", began.elapsed());
+    let refused = silent.local_addr().unwrap();
+    drop(silent);
+    assert_eq!(try_out(&here, refused), nothing);
+}
+
+#[test]
+fn a_trial_through_a_proxy() {
+    let (_there, node) = End::listening();
+    let (at, _asked) = proxy(node);
+    let here = End::new(Some(Proxy::parse(&format!("http://eva:hush@{at}")).unwrap()));
+    let tried = try_out(&here, SocketAddr::from(([127, 9, 9, 9], 9)));
+    assert_eq!(tried, Tried { own: Passage::Proxy, https: Passage::Proxy });
 }

@@ -199,6 +199,12 @@ fn sockets_are_opened_once_both_agree_and_left_when_it_is_over() {
     assert_eq!(guess.handle_timeout(at(2500)), [Due::Offer], "after some seconds of traffic");
     assert!(!guess.is_busy(), "nobody has agreed");
     guess.agreed(at(2600));
+    assert!(!guess.is_busy(), "to an offer that was not made");
+    guess.offer_sent(at(2500));
+    guess.agreed(at(7500));
+    assert!(!guess.is_busy(), "too late");
+    guess.offer_sent(at(2500));
+    guess.agreed(at(2600));
     let (mut now, mut opened) = (at(2600), 0);
     while opened < 256 {
         for due in guess.handle_timeout(now) {

@@ -238,7 +238,7 @@ impl Discovery {
                 self.anchor = Some((server, answer.mapped, now));
                 self.next_ask = Some(now);
             }
-            Socket::Mapping => self.learn_alternate(server, answer.other, rng),
+            Socket::Mapping => self.learn_alternate(server, answer.alternate, rng),
             Socket::Filtering | Socket::Hairpin => {}
         }
         self.begin_hairpin();
@@ -250,8 +250,8 @@ impl Discovery {
     }
 
     /// A super peer's other port is asked as well.
-    fn learn_alternate(&mut self, server: usize, other: Option<SocketAddr>, rng: &mut impl Rng) {
-        let Some(port) = other.map(|other| other.port()) else { return };
+    fn learn_alternate(&mut self, server: usize, port: Option<u16>, rng: &mut impl Rng) {
+        let Some(port) = port else { return };
         let to = SocketAddr::new(self.servers[server].at.ip(), port);
         let known = |request: &Request| request.from == Socket::Mapping && request.to == to;
         if port != 0 && !self.requests.iter().any(known) {

@@ -9,7 +9,7 @@ use crate::document::{Candidate, CandidateKind, Contact, Place, Roles, Verified}
 use crate::forward::{GENERATION_BITS, SLOT_BITS, SlotId};
 use crate::id::{NodeId, Subject, TunnelKey};
 use crate::limits::{DIAL_LIMIT, KNOCKERS, PEERS, STRANGERS};
-use crate::locator::{Channel, Endpoint, Locator, is_public};
+use crate::locator::{Channel, Endpoint, Locator, Via, is_elsewhere, is_public};
 use crate::peer::{Dial, Fresh, Peer};
 use crate::tunnel::{HANDSHAKE_ROOM, Handshake, Purpose};
 use crate::verdict::Drop;
@@ -27,6 +27,9 @@ const PAUSES: [Duration; 5] = [
 ];
 /// Addresses of one node tried at once.
 const MAX_DOORS: usize = 6;
+/// Attempts that go straight to an address that only the node itself says is its own, of two datagrams each: it may be a
+/// third party's.
+const STRAIGHT: u32 = 5;
 /// A hint makes us doubt a session at most this often.
 const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -176,8 +179,12 @@ impl Node {
         let Some(dial) = self.peer(node).and_then(|peer| peer.dial.as_mut()) else { return };
         dial.next = now + PAUSES[(dial.attempts as usize).min(PAUSES.len() - 1)] + jitter;
         dial.attempts += 1;
+        let is_patient = dial.attempts > STRAIGHT;
         self.consider_stream(node);
-        let ways = self.ways(node);
+        let mut ways = self.ways(node);
+        if is_patient && !self.peers.get(&node).is_some_and(Peer::is_super_peer) {
+            ways.retain(|way| !matches!(way, Way::Straight(at) if !matches!(at.via, Via::Stream(_))));
+        }
         if ways.is_empty() {
             return;
         }
@@ -220,7 +227,8 @@ impl Node {
             return Vec::new();
         };
         let is_super_peer = place.passport.roles.includes(Roles::SUPER_PEER);
-        let doors = place.whereabouts.candidates.iter().filter(|c| c.kind != CandidateKind::Relay);
+        let direct = |c: &&Candidate| c.kind != CandidateKind::Relay && is_elsewhere(c.at);
+        let doors = place.whereabouts.candidates.iter().filter(direct);
         let doors: Vec<Candidate> = doors.copied().take(MAX_DOORS).collect();
         if is_super_peer {
             let doors = doors.into_iter().map(|door| Endpoint::main(door.at));

@@ -1,6 +1,6 @@
 //! Guessing, carried out: doors, questions to super peers, and what the two sides tell each other about it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand_core::Rng;
 
@@ -8,7 +8,8 @@ use super::{Method, Node};
 use crate::document::CandidateKind;
 use crate::guess::{Due, Ports, Window};
 use crate::id::NodeId;
-use crate::locator::{DoorId, Endpoint, Locator, Via, is_public};
+use crate::locator::{Channel, DoorId, Endpoint, Locator, Via, is_public};
+use crate::peer::Peer;
 use crate::verdict::Drop;
 use crate::wire::control::Message;
 
@@ -28,6 +29,29 @@ impl Node {
         let Some(peer) = self.peer(node) else { return };
         if peer.is_active(now) && !peer.is_super_peer() && peer.path().is_some_and(|path| !path.is_direct()) {
             peer.guess.start(ours, leads, now);
+            self.ask_sight(node);
+        }
+    }
+
+    /// Ask the super peer through which a peer is reached where it sees that.
+    fn ask_sight(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peers.get(&node).filter(|peer| peer.sight.is_due(now)) else { return };
+        let Some(Locator::Relayed { relay, channel }) = peer.path() else { return };
+        let Some(relay) = self.by_remote.get(&relay).copied() else { return };
+        if let Some(peer) = self.peer(node) {
+            peer.sight.ask(relay, channel, now);
+        }
+        self.send(relay, &Message::Sight { channel });
+    }
+
+    /// A super peer says where it sees the other end of a channel.
+    pub(super) fn on_sighted(&mut self, from: NodeId, channel: Channel, at: Option<IpAddr>) {
+        let now = self.now.instant;
+        let node = self.peers.values().find(|peer| peer.sight.awaits(&from, channel)).map(Peer::id);
+        match node.and_then(|node| self.peer(node)) {
+            Some(peer) => peer.sight.learn(from, at, now),
+            None => self.drop(Drop::BadMessage),
         }
     }
 
@@ -75,9 +99,10 @@ impl Node {
 
     /// Probe the places where others see the peer.
     fn probe_known(&mut self, node: NodeId, door: DoorId) {
-        let method = self.guessing_method(node);
+        let (now, method) = (self.now.instant, self.guessing_method(node));
         let Some(peer) = self.peer(node) else { return };
-        let places: Vec<_> = peer.punch.outer().filter(|at| at.is_ipv4()).take(PLACES).collect();
+        let seen = |at: &SocketAddr| at.is_ipv4() && peer.sight.vouches(at.ip(), now);
+        let places: Vec<_> = peer.punch.outer().filter(seen).take(PLACES).collect();
         for at in places {
             self.try_at(node, Endpoint::by_door(door, at), method);
         }
@@ -94,9 +119,12 @@ impl Node {
     }
 
     fn offer(&mut self, node: NodeId) {
+        let now = self.now.instant;
         if !self.is_guessing()
             && let Some(ip) = self.outer_address()
+            && let Some(peer) = self.peer(node)
         {
+            peer.guess.offer_sent(now);
             self.send(node, &Message::GuessOffer { ip });
         }
     }
@@ -146,10 +174,10 @@ impl Node {
         }
     }
 
-    /// Whether an address is the one at which others see the peer, as far as we know.
+    /// Whether an address is the one at which a super peer sees the peer, too.
     fn is_its_address(&self, node: NodeId, ip: IpAddr) -> bool {
-        let peer = self.peers.get(&node);
-        ip.is_ipv4() && peer.is_some_and(|peer| peer.punch.outer().any(|at| at.ip() == ip))
+        let now = self.now.instant;
+        ip.is_ipv4() && self.peers.get(&node).is_some_and(|peer| peer.sight.vouches(ip, now))
     }
 
     /// A super peer says where it sees a door.

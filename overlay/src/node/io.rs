@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
+use crate::doctor::{Diagnosis, Side};
 use crate::document::{
     Candidate, Contact, Credential, Genesis, NatClass, Network, Passport, Roles, Signed, Whereabouts,
 };
@@ -20,7 +21,7 @@ use crate::login::{Entry, LoginServer};
 use crate::mapping::Mapped;
 use crate::nat::Discovered;
 use crate::port::Command;
-use crate::stream::Carrier;
+use crate::stream::{Carrier, Tried};
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
 
@@ -72,6 +73,11 @@ pub enum Request {
     Invite(Invitation),
     /// What stands between this node and the Internet.
     Netcheck,
+    /// Why the path to a peer is what it is.
+    Examine {
+        /// As for a ping.
+        peer: String,
+    },
     /// Say goodbye to everybody.
     Stop,
 }
@@ -114,6 +120,8 @@ pub enum Answer {
     },
     /// What was found.
     Netcheck(Box<Netcheck>),
+    /// Both sides of a path.
+    Examined(Box<Examination>),
     /// The goodbyes are said.
     Stopped,
     /// It could not be done.
@@ -130,6 +138,7 @@ impl fmt::Debug for Answer {
             // Whoever reads a code can join.
             Self::Invited { .. } => f.debug_struct("Invited").finish_non_exhaustive(),
             Self::Netcheck(netcheck) => f.debug_tuple("Netcheck").field(netcheck).finish(),
+            Self::Examined(examination) => f.debug_tuple("Examined").field(examination).finish(),
             Self::Stopped => f.write_str("Stopped"),
             Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
         }
@@ -246,6 +255,23 @@ pub struct PeerView {
     pub tx_bytes: u64,
 }
 
+/// What both sides know about the path between them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Examination {
+    /// Our own name.
+    pub name: String,
+    /// The peer's.
+    pub peer: String,
+    /// The path in use; `None` while there is no session.
+    pub path: Option<PathView>,
+    /// Our side.
+    pub here: Side,
+    /// The peer's side; `None` if it did not answer.
+    pub there: Option<Side>,
+    /// What follows.
+    pub diagnosis: Diagnosis,
+}
+
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -316,8 +342,8 @@ pub struct Netcheck {
     pub mapped: Option<Mapped>,
     /// Super peers, the nearest first.
     pub servers: Vec<ServerView>,
-    /// Where super peers are heard by a connection, instead of UDP.
-    pub by_stream: Vec<SocketAddr>,
+    /// What TCP gets through to super peers.
+    pub tried: Tried,
 }
 
 /// A super peer that was asked.
@@ -410,6 +436,9 @@ pub enum Output {
     },
     /// Close a stream, or stop dialling. Nothing more is told of it.
     CloseStream(StreamId),
+    /// Open streams to all of these addresses, and to 443 there, and close them as soon as they stand; what was reached
+    /// within [`crate::stream::TRIAL`] is told with [`super::Node::handle_tried`].
+    TryStreams(Vec<SocketAddr>),
     /// Whoever opened this stream to us is a member: it may stay.
     TrustStream(StreamId),
     /// Forward by this table.

@@ -4,7 +4,7 @@
 //! address that is not the asker's own, as the tunnel shows it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand_core::Rng;
@@ -112,6 +112,14 @@ impl Node {
         if let Some(stranger) = self.stranger(from.at, &[]) {
             self.send(stranger, &Message::ReflectFor { transaction, to: from.at });
         }
+    }
+
+    /// Another super peer at the same port as ours, for clients that want to be answered from elsewhere.
+    pub(super) fn other_stun(&self) -> Option<IpAddr> {
+        let port = self.presence.local().first().map(SocketAddr::port).filter(|_| self.is_super_peer())?;
+        let remotes = self.homes.ids().filter_map(|home| self.peers.get(&home)?.direct_remote());
+        let mut same = remotes.filter(|at| at.is_main() && at.at.is_ipv4() && at.at.port() == port);
+        same.next().map(|at| at.at.ip())
     }
 
     /// A super peer at hand that the mapping has not seen, at another address than ours.

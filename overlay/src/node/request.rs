@@ -23,6 +23,7 @@ enum Wanted {
     /// An echo, by then.
     Ping(Instant),
     Resolution,
+    Examination,
 }
 
 /// Requests that wait for the resolver.
@@ -37,7 +38,7 @@ impl Requests {
             .values()
             .filter_map(|(.., wanted)| match wanted {
                 Wanted::Ping(deadline) => Some(*deadline),
-                Wanted::Resolution => None,
+                Wanted::Resolution | Wanted::Examination => None,
             })
             .min()
     }
@@ -56,6 +57,7 @@ impl Node {
                 self.answer(id, answer);
             }
             Request::Netcheck => self.netcheck(id),
+            Request::Examine { peer } => self.find(id, peer, Wanted::Examination),
             Request::Stop => {
                 let peers: Vec<NodeId> = self.peers.keys().copied().collect();
                 for node in peers {
@@ -141,9 +143,10 @@ impl Node {
     fn found(&mut self, id: RequestId, text: String, wanted: &Wanted, found: Found) {
         match wanted {
             Wanted::Resolution => self.answer_resolution(id, text, found),
-            Wanted::Ping(_) if found.node == self.me.passport.node => {
+            Wanted::Ping(_) | Wanted::Examination if found.node == self.me.passport.node => {
                 self.fail(id, Failed::Senseless(format!("{text} is this node itself")));
             }
+            Wanted::Examination => self.examine(id, found.node),
             Wanted::Ping(_) if found.whereabouts.is_none() => self.fail(id, Failed::Unreachable(text)),
             Wanted::Ping(deadline) => self.begin_ping(id, found.node, *deadline),
         }

@@ -8,7 +8,8 @@ use super::{Node, Output, Persist};
 use crate::document::{Contact, Credential, Place, Roles, Verified};
 use crate::id::{NodeId, RecordKey, Subject};
 use crate::limits::{LEASE_REFRESH, MEMBERS, WHEREABOUTS_LIFE};
-use crate::locator::{Channel, Locator};
+use crate::locator::{Channel, Endpoint, Locator};
+use crate::peer::Peer;
 use crate::port::Command;
 use crate::ranking::{self, Load};
 use crate::record::{self, Record};
@@ -21,6 +22,8 @@ use crate::wire::control::{Message, Refusal};
 const SWEEP: Duration = Duration::from_secs(60);
 /// Super peers whose numbers of nodes differ by less are equally busy.
 const CROWD: u16 = 64;
+/// A node is told of super peers once in this time: the answer is twenty times as long as the question.
+const INTRODUCE_AGAIN: Duration = Duration::from_secs(1);
 /// Super peers told of at once.
 const INTRODUCTIONS: usize = 8;
 
@@ -76,6 +79,7 @@ impl Node {
                 self.on_reflection_confirmed(from, transaction, reflected);
             }
             Message::Renewed { credential } if from_super => self.on_renewed(&credential),
+            Message::Sighted { channel, at } if from_super => self.on_sighted(from, channel, at),
             Message::Load { nodes, mbits } if from_super => self.on_load(from, Load { nodes, mbits }),
             Message::SuperPeer { contact } => match contact.verify_stale(&self.network, self.now.unix) {
                 Ok(place) => self.on_super_peer(place),
@@ -100,6 +104,7 @@ impl Node {
                 }
             }
             Message::SuperPeers => self.introduce(from),
+            Message::Sight { channel } => self.serve_sight(from, channel),
             Message::Reflect { transaction, to, avoid } => self.serve_reflect(from, transaction, to, &avoid),
             Message::ReflectFor { transaction, to } => self.serve_reflect_for(from, transaction, to),
             _ => self.drop(Drop::BadMessage),
@@ -182,6 +187,17 @@ impl Node {
         }
     }
 
+    /// Say where the other end of a channel is: what it says of itself may be somebody else's address.
+    fn serve_sight(&mut self, from: NodeId, channel: Channel) {
+        let Some(other) = self.channels.other_end(channel, from) else {
+            return self.drop(Drop::UnknownChannel);
+        };
+        // The far end of a stream may be a proxy.
+        let place = self.peers.get(&other).and_then(Peer::direct_remote).filter(Endpoint::is_main);
+        let at = place.map(|place| place.at.ip().to_canonical());
+        self.send(from, &Message::Sighted { channel, at });
+    }
+
     /// Open or renew a channel, or say why not.
     fn open_channel(&mut self, channel: Channel, by: NodeId, with: NodeId) -> bool {
         let now = self.now.instant;
@@ -207,6 +223,12 @@ impl Node {
 
     /// Tell of ourselves and of the super peers we know.
     fn introduce(&mut self, to: NodeId) {
+        let now = self.now.instant;
+        let Some(asker) = self.peer(to) else { return };
+        if asker.introduced.is_some_and(|at| now.since(at) < INTRODUCE_AGAIN) {
+            return self.drop(Drop::RateLimited);
+        }
+        asker.introduced = Some(now);
         let mut known: Vec<Verified<Place>> =
             self.resolver.super_peers(self.now).filter(|place| place.passport.node != to).collect();
         known.sort_by_cached_key(|place| self.rank_for(&to, &place.passport.node));

@@ -11,12 +11,13 @@ use crate::document::{Candidate, CandidateKind, Roles};
 use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
-use crate::locator::{Endpoint, Locator, is_public};
+use crate::locator::{Endpoint, Locator, Via, is_public};
 use crate::nat::observers::Observation;
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
 use crate::paths::RELAYS;
 use crate::peer::Peer;
+use crate::punch::Trust;
 use crate::tunnel::{Content, seal_one_as};
 use crate::verdict::Drop;
 use crate::wire::control::{self, Message};
@@ -230,6 +231,8 @@ impl Node {
             Message::Predicted(window) => self.on_predicted(node, &window),
             Message::GuessOffer { ip } => self.on_guess_offer(node, ip),
             Message::GuessAgreed => self.on_guess_agreed(node),
+            Message::Examine { id } => self.on_examine(node, id),
+            Message::Examined { id, side } => self.on_examined(node, id, side),
             Message::Bye => self.on_bye(node),
             Message::Offer(offer) => self.on_offer(node, from, &offer),
             Message::Answer(answer) => self.on_agreed(node, &answer),
@@ -239,6 +242,9 @@ impl Node {
 
     fn on_probe(&mut self, node: NodeId, from: Locator, token: u64) {
         let seen = from.is_direct().then(|| from.remote());
+        if let (Some(at), Some(peer)) = (seen, self.peers.get_mut(&node)) {
+            peer.punch.heard(at);
+        }
         self.send_along(node, from, &Message::ProbeAck { token, seen });
         let now = self.now.instant;
         let Locator::Direct(at) = from else { return };
@@ -248,7 +254,7 @@ impl Node {
             if at.is_main() {
                 peer.punch.saw(at.at, method);
             }
-            return self.try_at(node, at, method);
+            return self.try_back(node, at, method);
         }
         peer.paths.came(from, now);
         self.reselect(node);
@@ -264,8 +270,30 @@ impl Node {
         self.on_paths_timeout(node);
     }
 
-    /// Probe a place that has not answered yet.
+    /// Probe a place that has not answered yet, unless it has got enough of that.
     pub(super) fn try_at(&mut self, node: NodeId, at: Endpoint, method: Method) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        let trust = if peer.sight.vouches(at.at.ip(), now) { Trust::Plausible } else { Trust::Word };
+        self.try_trusting(node, at, method, trust);
+    }
+
+    /// As [`Self::try_at`], where the peer was heard from: as many as came.
+    fn try_back(&mut self, node: NodeId, at: Endpoint, method: Method) {
+        self.try_trusting(node, at, method, Trust::Plausible);
+    }
+
+    fn try_trusting(&mut self, node: NodeId, at: Endpoint, method: Method, trust: Trust) {
+        let now = self.now.instant;
+        // Both have agreed on a guess and on its bounds; a connection has been accepted.
+        let is_settled = method == Method::Guessed || matches!(at.via, Via::Stream(_));
+        let Some(peer) = self.peer(node) else { return };
+        if is_settled || peer.punch.admit(at.at, trust, now) {
+            self.try_at_once(node, at, method);
+        }
+    }
+
+    fn try_at_once(&mut self, node: NodeId, at: Endpoint, method: Method) {
         let token = self.rng.next_u64();
         self.send_along(node, Locator::Direct(at), &Message::Probe { token });
         let now = self.now.instant;
@@ -348,7 +376,7 @@ impl Node {
         match from {
             Locator::Direct(at) if !known => {
                 let method = self.method_at(node, from);
-                self.try_at(node, at, method);
+                self.try_back(node, at, method);
             }
             Locator::Direct(_) => _ = self.probe(node, from),
             Locator::Relayed { .. } if !known => {

@@ -15,9 +15,9 @@ use super::{Method, Node, Output};
 use crate::document::{Candidate, CandidateKind};
 use crate::id::NodeId;
 use crate::limits::STREAMS;
-use crate::locator::{Endpoint, Locator, StreamId, Via, is_public};
+use crate::locator::{Endpoint, Locator, StreamId, Via, is_elsewhere, is_public};
 use crate::peer::Peer;
-use crate::stream::{Carrier, Reach, StreamEvent};
+use crate::stream::{Carrier, HTTPS, Reach, StreamEvent, Tried};
 use crate::timing::Instant;
 
 /// How long UDP has to itself: two attempts and a round trip to the other side of the world.
@@ -91,6 +91,14 @@ impl Streams {
     pub(super) fn carrier(&self, endpoint: Endpoint) -> Option<Carrier> {
         let Via::Stream(id) = endpoint.via else { return None };
         Some(self.open.get(&id).map_or(Carrier::Tcp, |open| open.carrier))
+    }
+
+    /// What gets through, if we opened this one.
+    pub(super) fn shows(&self, endpoint: Endpoint) -> Option<Tried> {
+        let Via::Stream(id) = endpoint.via else { return None };
+        let carrier = self.open.get(&id).filter(|_| id.0.is_multiple_of(OURS))?.carrier;
+        let is_https = carrier == Carrier::Tls || endpoint.at.port() == HTTPS;
+        Some(Tried::by(carrier, !is_https, is_https))
     }
 
     fn want(&mut self, node: NodeId, at: Instant) {
@@ -213,6 +221,7 @@ impl Node {
             CandidateKind::Relay => false,
         };
         let all = candidates.unwrap_or_default().iter().filter(listens).map(|candidate| candidate.at);
+        let all = all.filter(|at| is_elsewhere(*at));
         all.take(MAX_ADDRESSES).collect()
     }
 
@@ -316,6 +325,13 @@ impl Node {
         let theirs: Vec<StreamId> = self.streams.open.iter().filter(theirs).map(|(id, _)| *id).collect();
         for old in theirs.iter().rev().skip(OF_ONE) {
             self.end_stream(*old);
+        }
+    }
+
+    /// The way straight to its other end does not answer any more.
+    pub(super) fn on_stream_path_died(&mut self, way: Locator) {
+        if let Locator::Direct(Endpoint { via: Via::Stream(id), .. }) = way {
+            self.end_stream(id);
         }
     }
 

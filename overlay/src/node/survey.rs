@@ -13,7 +13,7 @@ use super::{Answer, Failed, Netcheck, Node, Output, RequestId, ServerView};
 use crate::document::{CandidateKind, NatClass};
 use crate::guess::Ports;
 use crate::id::NodeId;
-use crate::locator::{DoorId, Endpoint, Locator, Via};
+use crate::locator::{DoorId, Endpoint, Via};
 use crate::nat::discovery::{Deed, Discovery, SERVERS, Server, Socket};
 use crate::nat::observers::{Network, Observation};
 use crate::nat::{Discovered, Gap};
@@ -55,6 +55,11 @@ impl Survey {
     /// What is known.
     pub(super) const fn class(&self) -> NatClass {
         self.found.class
+    }
+
+    /// Whether any answer came over UDP last time.
+    pub(super) const fn hears_udp(&self) -> bool {
+        self.found.udp
     }
 
     /// How our NAT chooses ports.
@@ -220,7 +225,7 @@ impl Node {
             self.outputs.push_back(Output::CloseDoor(door(socket)));
         }
         let mut found = running.result();
-        if !found.udp && !self.heard_by_stream().is_empty() {
+        if !found.udp && self.is_heard_by_stream() {
             found.class = NatClass::UdpBlocked;
             found.gaps.clear();
         }
@@ -240,41 +245,41 @@ impl Node {
         if class_before != self.survey.class() {
             self.presence.homes_changed(now);
         }
-        for id in std::mem::take(&mut self.survey.waiting) {
-            self.answer_netcheck(id);
-        }
+        self.answer_netchecks();
     }
 
-    /// Where super peers are heard, though not by UDP.
-    fn heard_by_stream(&self) -> Vec<SocketAddr> {
-        let paths = self.homes.ids().filter_map(|home| self.peers.get(&home)?.path());
-        paths
-            .filter_map(|path| match path {
-                Locator::Direct(Endpoint { via: Via::Stream(_), at }) => Some(at),
-                Locator::Direct(_) | Locator::Relayed { .. } => None,
-            })
-            .collect()
+    /// Whether super peers are heard, though not by UDP.
+    fn is_heard_by_stream(&self) -> bool {
+        let mut paths = self.homes.ids().filter_map(|home| self.peers.get(&home)?.path());
+        paths.any(|path| path.is_direct() && matches!(path.endpoint().via, Via::Stream(_)))
     }
 
-    /// A user wants to know; the answer comes from a look that has just ended, or ends soon.
+    /// A user wants to know; the answer comes from a look and a trial that have just ended, or end soon.
     pub(super) fn netcheck(&mut self, id: RequestId) {
         let now = self.now.instant;
         let fresh = self.survey.finished.is_some_and(|at| now.since(at) < FRESH);
-        if self.survey.running.is_none() {
-            if fresh && self.survey.class() != NatClass::Unknown {
-                return self.answer_netcheck(id);
-            }
+        if self.survey.running.is_none() && !(fresh && self.survey.class() != NatClass::Unknown) {
             self.begin_survey();
+            if self.survey.running.is_none() {
+                self.survey.found = Discovered { gaps: vec![Gap::FewSuperPeers(0)], ..Discovered::default() };
+            }
         }
-        if self.survey.running.is_none() {
-            self.survey.found = Discovered { gaps: vec![Gap::FewSuperPeers(0)], ..Discovered::default() };
-            return self.answer_netcheck(id);
-        }
+        self.begin_trial();
         if self.survey.waiting.len() >= WAITING {
             return self.outputs.push_back(Output::Answer(id, Answer::Failed(Failed::Busy)));
         }
         self.survey.waiting.push(id);
         self.on_survey_timeout();
+        self.answer_netchecks();
+    }
+
+    /// Answers those who wait, once there is nothing to wait for.
+    pub(super) fn answer_netchecks(&mut self) {
+        if self.survey.running.is_none() && !self.trial.is_running() {
+            for id in std::mem::take(&mut self.survey.waiting) {
+                self.answer_netcheck(id);
+            }
+        }
     }
 
     fn answer_netcheck(&mut self, id: RequestId) {
@@ -283,9 +288,9 @@ impl Node {
             external.clone_from(&self.survey.found.external);
         }
         let found = self.survey.found.clone();
-        let (servers, by_stream) = (self.server_views(), self.heard_by_stream());
+        let (servers, tried) = (self.server_views(), self.reached_over_tcp());
         let mapped = self.presence.mapped();
-        let view = Netcheck { found, external, mapped, servers, by_stream };
+        let view = Netcheck { found, external, mapped, servers, tried };
         self.outputs.push_back(Output::Answer(id, Answer::Netcheck(Box::new(view))));
     }
 
@@ -296,7 +301,7 @@ impl Node {
             let node = place.passport.node;
             let home = self.homes.ids().any(|home| home == node);
             let asked = self.survey.servers.iter().any(|server| server.node == node);
-            if home || asked {
+            if home || asked || self.trial.concerns(&node) {
                 let path = self.peers.get(&node).and_then(|peer| peer.paths.selected()?.rtt());
                 let rtt = path.filter(|_| home).or_else(|| self.survey.trips.get(&node).copied());
                 views.push(ServerView { name: place.passport.name.clone(), rtt });

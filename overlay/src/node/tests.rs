@@ -1,6 +1,8 @@
 //! The node as a whole: what it refuses, and what it does not lose.
 
+mod aim;
 mod garbage;
+mod trial;
 mod trust;
 mod world;
 

@@ -11,7 +11,7 @@ use super::session::HEADERS;
 use super::{Event, Method, Node};
 use crate::document::Roles;
 use crate::id::NodeId;
-use crate::locator::{Endpoint, Locator, Via};
+use crate::locator::{Endpoint, Locator};
 use crate::paths;
 use crate::peer::{Dial, Peer};
 use crate::punch;
@@ -65,7 +65,11 @@ impl Node {
                 match due {
                     paths::Due::Probe(way) => _ = self.probe(node, way),
                     paths::Due::Measure(way, size) => self.measure(node, way, size),
-                    paths::Due::Doubted(way) | paths::Due::Died(way) => self.on_path_doubted(way),
+                    paths::Due::Doubted(way) => self.on_path_doubted(way),
+                    paths::Due::Died(way) => {
+                        self.on_stream_path_died(way);
+                        self.on_path_doubted(way);
+                    }
                 }
             }
             self.reselect(node);
@@ -128,9 +132,6 @@ impl Node {
     fn on_path_doubted(&mut self, way: Locator) {
         if !way.is_direct() {
             return;
-        }
-        if let Via::Stream(id) = way.endpoint().via {
-            self.end_stream(id);
         }
         let homes: Vec<NodeId> = self.homes.ids().collect();
         for home in homes {

@@ -16,13 +16,13 @@ use stun_codec::{
 };
 
 use super::HEADER;
-use super::legacy::{ChangeRequest, ChangedAddress, Padding, SourceAddress};
+use super::legacy::{AlternatePort, ChangeRequest, ChangedAddress, Padding, SourceAddress};
 
 // What a request may ask for. Padding means nothing to us, since our answers are never fragmented.
-define_attribute_enums!(Asked, AskedDecoder, AskedEncoder, [ChangeRequest, Padding]);
+define_attribute_enums!(Asked, AskedDecoder, AskedEncoder, [ChangeRequest, AlternatePort, Padding]);
 
 // What is read in an answer.
-define_attribute_enums!(Told, ToldDecoder, ToldEncoder, [XorMappedAddress, MappedAddress, OtherAddress]);
+define_attribute_enums!(Told, ToldDecoder, ToldEncoder, [XorMappedAddress, MappedAddress, AlternatePort]);
 
 // What we write.
 define_attribute_enums!(
@@ -36,6 +36,7 @@ define_attribute_enums!(
         OtherAddress,
         SourceAddress,
         ChangedAddress,
+        AlternatePort,
         ErrorCode,
         UnknownAttributes,
         Software
@@ -84,6 +85,9 @@ pub(super) fn encode(message: Message<Written>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use stun_codec::MessageClass;
+
+    use super::super::Answer;
     use super::*;
 
     /// A binding request whose header says that `length` bytes follow.
@@ -130,6 +134,18 @@ mod tests {
             [AttributeType::new(0x20)],
             "an address has no place in a request"
         );
+    }
+
+    #[test]
+    fn a_port_that_is_no_number_spoils_no_answer() {
+        for (value, expected) in
+            [(&[0xca, 0x96][..], Some(51862)), (&[], None), (&[1], None), (&[0; 4], None)]
+        {
+            let mut message = super::super::message(MessageClass::SuccessResponse, [7; 12]);
+            message.add_attribute(MappedAddress::new("192.0.2.1:1".parse().unwrap()));
+            message.add_attribute(AlternatePort::new(value.to_vec()));
+            assert_eq!(Answer::read(&encode(message)).unwrap().alternate, expected, "{value:?}");
+        }
     }
 
     #[test]

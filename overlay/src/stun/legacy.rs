@@ -1,4 +1,4 @@
-//! Attributes that `stun_codec` lacks or misreads, on its codecs of values.
+//! Attributes that `stun_codec` lacks or misreads, and our own, on its codecs of values.
 //!
 //! Owns: their numbers and layout. Never: what a message means.
 
@@ -22,6 +22,9 @@ pub(super) type ChangedAddress = Plain<0x0005, SocketAddr>;
 
 /// PADDING (RFC 5780, section 7.6).
 pub(super) type Padding = Plain<0x0026, Vec<u8>>;
+
+/// Ours: in a request, empty, "which is your other port?"; in an answer, its number. Whoever does not know it skips it.
+pub(super) type AlternatePort = Plain<0xf0f5, Vec<u8>>;
 
 /// An attribute that consists of one value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

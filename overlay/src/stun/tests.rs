@@ -5,10 +5,11 @@ use super::*;
 const ID: Transaction = [7; 12];
 
 /// A server with one port, whose own address is not known.
-const ALONE: Here = Here { address: None, main: 51860, alternate: None, asked: Port::Main };
+const ALONE: Here = Here { address: None, main: 51860, alternate: None, other: None, asked: Port::Main };
 
 fn whole() -> Here {
-    Here { address: Some("203.0.113.101".parse().unwrap()), alternate: Some(51862), ..ALONE }
+    let [address, other] = ["203.0.113.101", "198.51.100.1"].map(|ip| Some(ip.parse().unwrap()));
+    Here { address, alternate: Some(51862), other, ..ALONE }
 }
 
 fn binding(attributes: &[u8]) -> Vec<u8> {
@@ -73,9 +74,26 @@ fn a_server_with_two_ports_names_both_and_answers_from_the_one_that_is_wanted() 
         assert_eq!(port, expected);
         let answer = Answer::read(&bytes).unwrap();
         assert_eq!((answer.transaction, answer.mapped), (ID, from()));
-        let other = if asked == Port::Main { "203.0.113.101:51862" } else { "203.0.113.101:51860" };
-        assert_eq!(answer.other, Some(other.parse().unwrap()));
+        assert_eq!(answer.alternate, None, "nobody asked");
+        // OTHER-ADDRESS of RFC 5780, section 7.4: another server, and the port that was not asked.
+        let port = if asked == Port::Main { [0xca, 0x96] } else { [0xca, 0x94] };
+        let named = [&[0x80, 0x2c, 0, 8, 0, 1][..], &port, &[198, 51, 100, 1]].concat();
+        assert!(bytes.windows(12).any(|part| part == named), "{bytes:x?}");
     }
+}
+
+#[test]
+fn a_server_alone_names_no_other_address_but_tells_its_port_to_those_who_ask() {
+    let here = Here { other: None, ..whole() };
+    let plain = answered(&binding(&[]), from(), &here).unwrap();
+    assert!(!plain.windows(4).any(|part| part == [0x80, 0x2c, 0, 8]), "{plain:x?}");
+    let asked = Answer::read(&answered(&request(ID), from(), &here).unwrap()).unwrap();
+    assert_eq!(asked.alternate, Some(51862));
+    let other = Here { asked: Port::Alternate, ..here };
+    assert_eq!(
+        Answer::read(&answered(&request(ID), from(), &other).unwrap()).unwrap().alternate,
+        Some(51860)
+    );
 }
 
 #[test]
@@ -120,14 +138,15 @@ fn clients_without_a_cookie_get_their_own_id_and_the_plain_addresses() {
     assert_eq!(answer[4..20], asked[4..20]);
     assert_eq!(answer[20..32], [0, 1, 0, 8, 0, 1, 0x80, 0x55, 192, 0, 2, 1]);
     assert_eq!(answer[32..44], [0, 4, 0, 8, 0, 1, 0xca, 0x94, 203, 0, 113, 101]);
-    assert_eq!(answer[44..], [0, 5, 0, 8, 0, 1, 0xca, 0x96, 203, 0, 113, 101]);
+    assert_eq!(answer[44..], [0, 5, 0, 8, 0, 1, 0xca, 0x96, 198, 51, 100, 1]);
     asked.pop();
     assert!(!is_classic(&asked), "the length tells it from garbage");
 }
 
 #[test]
 fn our_own_requests_cost_nobody_anything() {
-    let here = Here { address: Some("2001:db8::2".parse().unwrap()), ..whole() };
+    let other = Some("2001:db8::3".parse().unwrap());
+    let here = Here { address: Some("2001:db8::2".parse().unwrap()), other, ..whole() };
     for from in [from(), "[2001:db8::1]:1".parse().unwrap()] {
         let asked = request(ID);
         assert_eq!(transaction_of_request(&asked), Some(ID));
@@ -162,7 +181,7 @@ proptest! {
         datagram.extend(ID);
         datagram.extend(body);
         if let Some(answer) = answered(&datagram, from(), &whole()) {
-            prop_assert!(answer.len() <= datagram.len() + 48);
+            prop_assert!(answer.len() <= datagram.len() + 56);
         }
         datagram[..2].copy_from_slice(&SUCCESS.to_be_bytes());
         let _ = Answer::read(&datagram);

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Answer, Offer};
+use crate::doctor::Side;
 use crate::document::{Candidate, Contact, Credential, Signed, Whereabouts};
 use crate::guess::{Ports, Window};
 use crate::id::{NodeId, Subject};
@@ -167,6 +168,30 @@ pub enum Message {
         nodes: u16,
         /// What it relays, in Mbit/s, rounded down.
         mbits: u16,
+    },
+    /// "What do you know about your side of our path?"
+    Examine {
+        /// Comes back.
+        id: u32,
+    },
+    /// "This."
+    Examined {
+        /// The question's.
+        id: u32,
+        /// The sender's.
+        side: Side,
+    },
+    /// To a super peer: "At which address do you see the other end of this channel?"
+    Sight {
+        /// One of the sender's.
+        channel: Channel,
+    },
+    /// The answer to that.
+    Sighted {
+        /// The channel that was asked about.
+        channel: Channel,
+        /// Its other end's; `None` if it is not there, or not by UDP.
+        at: Option<IpAddr>,
     },
 }
 

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use frejus_overlay::nat::{Dependence, Gap};
 use frejus_overlay::node::{Netcheck, ServerView};
+use frejus_overlay::stream::{Passage, Tried};
 
 use crate::control::{nat_class, port_mapping};
 use crate::report::SCHEMA;
 use crate::report::netcheck as report;
 
 pub(super) fn report(view: Netcheck) -> report::Netcheck {
-    let Netcheck { found, external, mapped, servers, by_stream } = view;
+    let Netcheck { found, external, mapped, servers, tried } = view;
+    let notes = found.gaps.iter().map(note).chain(through_proxy(tried));
     report::Netcheck {
         schema: SCHEMA,
         class: nat_class(found.class),
@@ -20,11 +22,11 @@ pub(super) fn report(view: Netcheck) -> report::Netcheck {
         hairpin: found.hairpin,
         port_mapping: mapped.map(|mapped| port_mapping(mapped.protocol)),
         udp: found.udp,
-        tcp: !by_stream.is_empty(),
-        tls443: by_stream.iter().any(|at| at.port() == 443),
+        tcp: tried.own.passes(),
+        tls443: tried.https.passes(),
         super_peers: servers.into_iter().map(server).collect(),
         step: found.step,
-        notes: found.gaps.iter().map(note).collect(),
+        notes: notes.collect(),
     }
 }
 
@@ -40,6 +42,16 @@ const fn dependence(dependence: Dependence) -> report::Dependence {
         Dependence::Address => report::Dependence::Address,
         Dependence::AddressAndPort => report::Dependence::AddressAndPort,
     }
+}
+
+fn through_proxy(tried: Tried) -> Option<String> {
+    let which = match (tried.own == Passage::Proxy, tried.https == Passage::Proxy) {
+        (false, false) => return None,
+        (true, false) => "TCP to a super peer's own port passes",
+        (false, true) => "TLS on 443 passes",
+        (true, true) => "TCP to a super peer's own port and TLS on 443 pass",
+    };
+    Some(format!("{which} through the HTTP proxy alone"))
 }
 
 fn note(gap: &Gap) -> String {
@@ -59,6 +71,43 @@ fn note(gap: &Gap) -> String {
         Gap::Lossy => "too many packets were lost to conclude from silence: try again".to_owned(),
         Gap::Disagreement => {
             "super peers say different things about this node's address, and none has a majority".to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use frejus_overlay::nat::Discovered;
+
+    use super::*;
+
+    fn reported(own: Passage, https: Passage) -> report::Netcheck {
+        let found = Discovered { gaps: vec![Gap::Lossy], ..Discovered::default() };
+        let (external, servers) = (Vec::new(), Vec::new());
+        report(Netcheck { found, external, mapped: None, servers, tried: Tried { own, https } })
+    }
+
+    #[test]
+    fn what_passes_through_a_proxy_passes_and_is_noted() {
+        for (own, https, passes, note) in [
+            (Passage::Untried, Passage::Blocked, (false, false), None),
+            (Passage::Open, Passage::Open, (true, true), None),
+            (
+                Passage::Blocked,
+                Passage::Proxy,
+                (false, true),
+                Some("TLS on 443 passes through the HTTP proxy alone"),
+            ),
+            (
+                Passage::Proxy,
+                Passage::Open,
+                (true, true),
+                Some("TCP to a super peer's own port passes through the HTTP proxy alone"),
+            ),
+        ] {
+            let report = reported(own, https);
+            assert_eq!((report.tcp, report.tls443), passes);
+            assert_eq!(report.notes.get(1).map(String::as_str), note);
         }
     }
 }

@@ -67,7 +67,7 @@ fn assert_found(test: &str, nat: Nat) {
         let (found, took) = netcheck(&a);
         eprintln!("{test} {round}: {} in {took:?} (target {CLASS:?}): {found}", found["class"]);
         assert_eq!(found["class"], word, "{found}");
-        assert_eq!(found["udp"], true);
+        assert!(["udp", "tcp", "tls443"].iter().all(|key| found[key] == true), "{found}");
         assert!(took <= CLASS + Duration::from_millis(300), "{took:?}: {found}");
         assert_eq!(found["super_peers"].as_array().map(Vec::len), Some(3), "{found}");
         assert_eq!(found["notes"].as_array().map(Vec::len), Some(0), "{found}");
@@ -128,6 +128,21 @@ fn hairpins_are_told_apart() {
 }
 
 #[test]
+fn blocked_udp_is_told_by_what_passes_instead() {
+    let Some(mut lab) = Lab::new("netcheck_blocked") else { return };
+    let supers = super_peers(&mut lab, 3);
+    let host = lab.home("a", NatClass::PortRestricted);
+    lab.router(&host).nft(
+        "table ip blocked { chain out { type filter hook forward priority 10; meta l4proto udp drop; }\n}\n",
+    );
+    let a = join_by_file(&host, &supers[0].invite(1));
+    a.wait_ready();
+    wait_for("the class is known", LIMIT, || netcheck(&a).0["class"] == "udp-blocked");
+    let (found, _) = netcheck(&a);
+    assert_eq!((&found["udp"], &found["tcp"]), (&false.into(), &true.into()), "{found}");
+}
+
+#[test]
 fn with_one_super_peer_it_is_unknown_and_says_why() {
     let Some(mut lab) = Lab::new("netcheck_few") else { return };
     let supers = super_peers(&mut lab, 1);
@@ -163,9 +178,10 @@ fn coturns_client_learns_its_address_and_finds_the_second_port() {
 
 #[test]
 fn coturns_discovery_understands_the_super_peer() {
-    for (nat, word) in
-        [(NatClass::FullCone, "Endpoint Independent Mapping"), (NatClass::SymmetricRandom, "Mapping")]
-    {
+    for (nat, word) in [
+        (NatClass::FullCone, "Endpoint Independent Mapping"),
+        (NatClass::SymmetricRandom, "Address and Port Dependent Mapping"),
+    ] {
         let Some((_lab, _supers, host)) = stock_clients(nat) else { return };
         let said = host.run(&["turnutils_natdiscovery", "-m", "-f", "-p", PORT, FOUNDER]);
         let text = format!("{}{}", said.stdout, said.stderr);

@@ -14,6 +14,8 @@ use frejus_netns::{Daemon, Host, Lab, NatClass, ability, wait_for};
 const TCP: Duration = Duration::from_secs(3);
 const HTTPS: Duration = Duration::from_secs(5);
 const PROXY: Duration = Duration::from_secs(5);
+/// The whole of `netcheck`.
+const NETCHECK: Duration = Duration::from_secs(3);
 
 /// No UDP through the router, either way.
 const NO_UDP: &str = "table inet streams {
@@ -35,6 +37,14 @@ const NOTHING: &str = "table inet streams {
   chain pass { type filter hook forward priority -20; policy drop; }
 }
 insert rule ip boxfilter self ct state established,related accept
+";
+
+/// TCP alone is kept from passing.
+const NO_TCP: &str = "table inet streams {
+  chain pass { type filter hook forward priority -20;
+  meta l4proto tcp drop;
+  }
+}
 ";
 
 /// A founder, and a home whose router has these rules.
@@ -140,6 +150,45 @@ fn only_443_passes() {
     assert_carries(&a, &s, "tls");
 }
 
+/// What `netcheck` says of UDP, TCP and TLS on 443, and its notes.
+fn assert_reach(node: &Daemon, reach: [bool; 3]) -> String {
+    let output = node.verb(&["netcheck", "--json"]);
+    assert_eq!(output.code, 0, "{output}");
+    let found: serde_json::Value = serde_json::from_str(&output.stdout).expect("one JSON object");
+    eprintln!("{reach:?} in {:?}: {found}", output.took);
+    assert_eq!(["udp", "tcp", "tls443"].map(|key| found[key].clone()), reach.map(Into::into), "{found}");
+    assert!(output.took <= NETCHECK, "{:?}", output.took);
+    found["notes"].to_string()
+}
+
+#[test]
+fn netcheck_tells_what_passes() {
+    for (rules, reach) in [
+        ("", [true, true, true]),
+        (NO_TCP, [true, false, false]),
+        (NO_UDP, [false, true, true]),
+        (ONLY_443, [false, false, true]),
+    ] {
+        let Some((_lab, s, code, host)) = behind("netcheck_reach", rules) else { return };
+        let a = Daemon::join(&host, &code);
+        a.wait_ready();
+        let notes = assert_reach(&a, reach);
+        assert!(!notes.contains("proxy"), "{notes}");
+        let said = a.verb(&["netcheck"]);
+        let line = |label: &str| said.stdout.lines().find(|line| line.starts_with(label)).unwrap_or_default();
+        for (label, passes) in ["  udp ", "  tcp ", "  tls on 443 "].into_iter().zip(reach) {
+            assert!(line(label).contains(if passes { " yes: " } else { " no: " }), "{said}");
+        }
+        let open = || s.json(&["status"])["streams"]["open"].as_u64();
+        wait_for("what was tried is closed", LIMIT, || open() == Some(u64::from(!reach[0])));
+        let said = s.verb(&["netcheck"]);
+        assert!(
+            said.code == 0 && said.stdout.contains("tcp           not tried: no super peer known."),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn join_alone_enrols_over_tcp() {
     let Some((_lab, _s, code, host)) = behind("join_tcp", ONLY_443) else { return };
@@ -179,6 +228,8 @@ fn only_a_proxy_leads_out() {
     eprintln!("joined and up through a proxy in {took:?}");
     assert!(took < PROXY, "{took:?}");
     assert_carries(&a, &s, "tls");
+    let notes = assert_reach(&a, [false, false, true]);
+    assert!(notes.contains("443 passes through the HTTP proxy alone"), "{notes}");
 }
 
 #[test]

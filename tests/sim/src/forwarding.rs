@@ -145,8 +145,13 @@ impl Forwarding {
         let alternate = Endpoint::by_door(DoorId::STUN, from.at);
         let asked = if from.via == Via::Door(DoorId::STUN) { Port::Alternate } else { Port::Main };
         let here = match self.stun {
-            Some(here) => Here { asked, ..here },
-            None => Here { address: None, main: from.at.port(), alternate: None, asked: Port::Main },
+            Some(here) => {
+                Here { asked, other: self.table.as_ref().and_then(|table| table.other_stun), ..here }
+            }
+            None => {
+                let main = from.at.port();
+                Here { address: None, main, alternate: None, other: None, asked: Port::Main }
+            }
         };
         match stun::respond(datagram, self.lie.unwrap_or(from.at), &here) {
             Some(Reaction::Answer { from: port, bytes }) if port == asked => vec![Deed::Send(from, bytes)],

@@ -261,7 +261,8 @@ impl World {
             let port = address.port() + 2;
             host.open_door(DoorId::STUN, port);
             let ip = Some(address.ip());
-            let here = Here { address: ip, main: address.port(), alternate: Some(port), asked: Port::Main };
+            let (main, alternate) = (address.port(), Some(port));
+            let here = Here { address: ip, main, alternate, other: None, asked: Port::Main };
             host.forwarding.stun = Some(here);
         }
         if let Some(node) = &mut host.node {
@@ -371,6 +372,7 @@ impl World {
             Output::CloseDoor(door) => _ = host.doors.remove(&door),
             Output::OpenStream { id: stream, to } => self.open_stream(id, stream, &to),
             Output::CloseStream(stream) => self.close_stream(id, stream),
+            Output::TryStreams(to) => self.try_streams(id, &to),
             Output::TrustStream(stream) => self.trust_stream(id, stream),
             Output::ToTun(packet) => deeds.push_back(Deed::Tun(packet)),
             Output::Table(table) => host.forwarding.table = Some(table),

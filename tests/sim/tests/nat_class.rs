@@ -5,6 +5,7 @@ use std::time::Duration;
 use frejus_overlay::document::{CandidateKind, NatClass};
 use frejus_overlay::nat::Dependence;
 use frejus_overlay::node::{Answer, Netcheck, Request};
+use frejus_overlay::stream::{Passage, Tried};
 use frejus_sim::link::{Quality, WAN};
 use frejus_sim::nat::Behaviour;
 use frejus_sim::oracle::CLASSES;
@@ -46,6 +47,7 @@ fn each_class_is_found_in_time_and_published() {
             assert_eq!(found.found.hairpin, translated.then_some(false), "{label}");
             assert_eq!(found.found.step, (class == NatClass::SymmetricSequential).then_some(1), "{label}");
             assert!(found.found.udp && !found.external.is_empty(), "{label}");
+            assert_eq!(found.tried, Tried { own: Passage::Open, https: Passage::Blocked }, "{label}");
             world.run_for(SECOND * 2);
             let seen = ["s", "t", "u"].map(|name| world.status(name).expect("it runs").nat_classes);
             assert!(seen.iter().any(|seen| seen.contains_key(class.name())), "{label}: seen {seen:?}");
@@ -133,13 +135,24 @@ fn a_super_peer_that_lies_changes_neither_class_nor_candidates() {
 }
 
 #[test]
-fn blocked_udp_is_no_class_without_another_way_to_tell() {
+fn blocked_udp_is_told_by_the_stream_that_gets_through() {
     let mut world = stage(5, 3).home("a", NatClass::UdpBlocked).build();
     world.run_for(SECOND * 2);
     let (found, took) = netcheck(&mut world, "a");
-    assert_eq!((found.found.class, found.found.udp), (NatClass::Unknown, false));
+    assert_eq!((found.found.class, found.found.udp), (NatClass::UdpBlocked, false));
     assert_eq!(found.found.mapping, Dependence::Unknown);
+    assert_eq!(found.tried.own, Passage::Open);
     assert!(took <= LIMIT, "{took:?}");
+}
+
+#[test]
+fn who_reaches_nobody_is_told_so_in_time() {
+    let mut world = stage(9, 3).home("a", NatClass::PortRestricted).build();
+    world.run_until(SECOND * 5, World::all_ready).expect("ready");
+    ["s", "t", "u"].into_iter().for_each(|other| world.set_cut("a", other, true));
+    let (found, took) = netcheck(&mut world, "a");
+    assert_eq!(found.tried, Tried { own: Passage::Blocked, https: Passage::Blocked });
+    assert!(!found.found.udp && took <= LIMIT, "{took:?}: {found:?}");
 }
 
 #[test]

@@ -125,9 +125,9 @@ impl World {
                 return;
             }
             let mapped = if self.liar == Some(at) { "8.8.8.8:53".parse().unwrap() } else { outer };
-            let other = self.alternates.then(|| server(at, OTHER));
+            let alternate = self.alternates.then_some(OTHER);
             assert_eq!(self.inbound(to, outer), Some(from), "answers come in");
-            self.later(now, 2, Event::Answer(from, to, stun::Answer { transaction, mapped, other }));
+            self.later(now, 2, Event::Answer(from, to, stun::Answer { transaction, mapped, alternate }));
         } else {
             let answer = stun::Answer::read(bytes).expect("a request or an answer");
             let outer = self.outbound(from, to);
@@ -160,7 +160,7 @@ impl World {
             if let Some(from) = from
                 && let Some(socket) = self.inbound(from, to)
             {
-                let answer = stun::Answer { transaction, mapped: to, other: None };
+                let answer = stun::Answer { transaction, mapped: to, alternate: None };
                 self.later(now, trips + 1, Event::Answer(socket, from, answer));
             }
         }

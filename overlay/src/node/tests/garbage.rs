@@ -8,7 +8,7 @@ use crate::document::{Candidate, CandidateKind};
 use crate::guess::{Ports, Window};
 use crate::limits::{DOORS, LOOKUPS, PEERS};
 use crate::locator::Channel;
-use crate::wire::control::Refusal;
+use crate::wire::control::{Reflected, Refusal};
 
 struct Dice(ChaCha20Rng);
 
@@ -40,7 +40,7 @@ impl Dice {
         let some = |dice: &mut Self| [A, B, LOGIN, 9][dice.below(4) as usize];
         let (who, channel) = (some(self), Channel(u64::from(self.below(3))));
         let contact = || world.contact(who);
-        match self.below(20) {
+        match self.below(28) {
             0 => Message::Probe { token: self.0.next_u64() },
             1 => Message::ProbeAck { token: self.0.next_u64(), seen: Some(address(9)) },
             2 | 3 => {
@@ -76,6 +76,17 @@ impl Dice {
             }
             17 => Message::GuessOffer { ip: address(who).ip() },
             18 => Message::GuessAgreed,
+            19 => Message::Moved { token: self.0.next_u64() },
+            20 => Message::Load { nodes: self.below(65536) as u16, mbits: self.below(65536) as u16 },
+            21 => Message::Sight { channel },
+            22 => Message::Sighted { channel, at: Some(address(who).ip()) },
+            23 => {
+                let avoid = (0..self.below(9)).map(|n| node(n as u8)).collect();
+                Message::Reflect { transaction: [1; 12], to: address(who), avoid }
+            }
+            24 => Message::ReflectFor { transaction: [1; 12], to: address(who) },
+            26 => Message::Examine { id: self.below(9) },
+            25 => Message::Reflected { transaction: [1; 12], reflected: Reflected::ByStranger },
             _ => Message::SuperPeer { contact: contact() },
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Host {
     pub(super) sent: Vec<(Instant, SocketAddr, Vec<u8>)>,
     /// Keys that were published.
     pub(super) published: Vec<RecordKey>,
+    /// Where it was to find out whether TCP passes; nothing becomes of it by itself.
+    pub(super) tried: Vec<Vec<SocketAddr>>,
     requests: RequestId,
 }
 
@@ -126,6 +128,7 @@ impl World {
             events: Vec::new(),
             sent: Vec::new(),
             published: Vec::new(),
+            tried: Vec::new(),
             requests: 0,
         };
         self.hosts.insert(n, host);
@@ -225,6 +228,7 @@ impl World {
                 Output::Answer(id, answer) => _ = self.host(n).answers.insert(id, answer),
                 Output::Persist(_) | Output::OpenDoor(_) | Output::CloseDoor(_) => {}
                 Output::OpenStream { .. } | Output::CloseStream(_) | Output::TrustStream(_) => {}
+                Output::TryStreams(to) => self.host(n).tried.push(to),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! TCP: connections that carry datagrams in order and lose none, and hosts whose UDP is blocked.
 //!
 //! Owns: which connections stand, and when what they carry arrives. A connection can be made to every host on the public
-//! Internet, from anywhere but across a cut. Never: a decision of a node.
+//! Internet, from anywhere but across a cut, at its own number; nobody listens on 443. Never: a decision of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frejus_overlay::locator::{Endpoint, StreamId, Via};
-use frejus_overlay::stream::{Carrier, StreamEvent};
+use frejus_overlay::stream::{Carrier, Passage, StreamEvent, TRIAL, Tried};
 
 use super::{Happening, World};
 use crate::internet::{HostId, PUBLIC};
@@ -33,6 +33,8 @@ pub(super) enum Current {
     Ends(End),
     /// A datagram arrives at this end.
     Arrives(End, Arc<[u8]>),
+    /// What a host that tried all ways has reached.
+    Tried(HostId, Tried),
     /// Has the other end shown that it is a member?
     Review(End),
 }
@@ -73,17 +75,26 @@ impl World {
     pub(super) fn open_stream(&mut self, from: HostId, id: StreamId, to: &[SocketAddr]) {
         let end = (from, id);
         self.currents.dialled.insert(end);
-        let there = |at: &SocketAddr| {
-            let found = self.hosts.iter().position(|host| host.realm == PUBLIC && host.address == *at);
-            let found = found.filter(|host| self.hosts[*host].node.is_some()).map(HostId);
-            found.filter(|host| !self.is_severed(from, *host)).map(|host| (host, *at))
-        };
-        match to.iter().find_map(there) {
+        match to.iter().find_map(|at| self.listener(from, *at)) {
             Some((host, at)) => {
                 self.schedule(self.now + SETUP, Happening::Current(Current::Stands(end, host, at)));
             }
             None => self.schedule(self.now + REFUSED, Happening::Current(Current::Ends(end))),
         }
+    }
+
+    /// Who takes connections there from this host.
+    fn listener(&self, from: HostId, at: SocketAddr) -> Option<(HostId, SocketAddr)> {
+        let found = self.hosts.iter().position(|host| host.realm == PUBLIC && host.address == at);
+        let found = found.filter(|host| self.hosts[*host].node.is_some()).map(HostId);
+        found.filter(|host| !self.is_severed(from, *host)).map(|host| (host, at))
+    }
+
+    pub(super) fn try_streams(&mut self, from: HostId, to: &[SocketAddr]) {
+        let is_open = to.iter().any(|at| self.listener(from, *at).is_some());
+        let (own, after) = if is_open { (Passage::Open, SETUP) } else { (Passage::Blocked, TRIAL) };
+        let tried = Tried { own, https: Passage::Blocked };
+        self.schedule(self.now + after, Happening::Current(Current::Tried(from, tried)));
     }
 
     pub(super) fn close_stream(&mut self, host: HostId, id: StreamId) {
@@ -135,6 +146,10 @@ impl World {
                     let from = Endpoint { via: Via::Stream(end.1), at: *at };
                     self.deliver(end.0, from, &bytes);
                 }
+            }
+            Current::Tried(host, tried) => {
+                let now = self.hosts[host.0].now(self.now);
+                self.input(host, false, |node| node.handle_tried(tried, now));
             }
             Current::Review(end) => {
                 if self.currents.ends.contains_key(&end) && !self.currents.trusted.contains(&end) {
