@@ -156,7 +156,11 @@ fn assert_reach(node: &Daemon, reach: [bool; 3]) -> String {
     assert_eq!(output.code, 0, "{output}");
     let found: serde_json::Value = serde_json::from_str(&output.stdout).expect("one JSON object");
     eprintln!("{reach:?} in {:?}: {found}", output.took);
-    assert_eq!(["udp", "tcp", "tls443"].map(|key| found[key].clone()), reach.map(Into::into), "{found}");
+    assert_eq!(
+        ["udp", "tcp", "tls443"].map(|key| found[key].clone()),
+        reach.map(serde_json::Value::from),
+        "{found}"
+    );
     assert!(output.took <= NETCHECK, "{:?}", output.took);
     found["notes"].to_string()
 }
