@@ -3,8 +3,6 @@
 //! Owns: the sets, and the way through the library's codec. What is in no set arrives undecoded, so that a
 //! malformed value that nobody asked for spoils nothing. Never: what a message means.
 
-#![expect(clippy::enum_variant_names, reason = "variants are named after their types")]
-
 use bytecodec::{DecodeExt, EncodeExt};
 use stun_codec::rfc5389::attributes::{
     ErrorCode, MappedAddress, MessageIntegrity, Nonce, Realm, Software, UnknownAttributes, Username,
