@@ -17,7 +17,7 @@ use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::record::Record;
-use frejus_overlay::stun;
+use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::timing::UnixTime;
 use frejus_overlay::wire::control::{Message, Reflected};
 use frejus_overlay::wire::{self, enrol, part, stream};
@@ -167,6 +167,7 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     all.extend(about_addresses().map(|(name, said)| ("control", name, said.encode())));
     all.extend(super_packets());
     all.extend(router_words());
+    all.extend(bindings());
     all
 }
 
@@ -198,6 +199,39 @@ fn router_words() -> [(&'static str, &'static str, Vec<u8>); 3] {
         <NewExternalIPAddress>198.51.100.7</NewExternalIPAddress>";
     [("igd", "answer", answer), ("igd", "description", description), ("igd", "refusal", refusal)]
         .map(|(target, name, text)| (target, name, text.as_bytes().to_vec()))
+}
+
+/// Requests of stock clients, and of one that asks for too much; and how they are answered.
+fn bindings() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let head = |length| [0, 1, 0, length, 0x21, 0x12, 0xa4, 0x42, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
+    let change = [&head(8)[..], &[0, 3, 0, 4, 0, 0, 0, 2]].concat();
+    let mut classic = [&head(8)[..], &[0, 3, 0, 4, 0, 0, 0, 0]].concat();
+    classic[4..8].fill(9);
+    let padded =
+        [&head(20)[..], &[0, 0x26, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 1, b'u', 0, 0, 0]].concat();
+    let unknown = [&head(12)[..], &[0x7f, 0xff, 0, 0, 0, 0x27, 0, 4, 0, 80, 0, 0]].concat();
+    let here = Here {
+        address: Some("2001:db8::2".parse().expect("an address")),
+        main: 51860,
+        alternate: Some(51862),
+        other: Some("2001:db8::3".parse().expect("an address")),
+        asked: Port::Main,
+    };
+    let from = "[2001:db8::1]:1".parse().expect("an endpoint");
+    let answered = |request: &[u8]| match stun::respond(request, from, &here) {
+        Some(Reaction::Answer { bytes, .. }) => bytes,
+        _ => unreachable!("it can be answered"),
+    };
+    vec![
+        ("stun", "success", answered(&change)),
+        ("stun", "refusal", answered(&unknown)),
+        ("stun", "success-classic", answered(&classic)),
+        ("stun", "told", answered(&stun::request([7; 12]))),
+        ("stun", "change", change),
+        ("stun", "classic", classic),
+        ("stun", "padded", padded),
+        ("stun", "unknown", unknown),
+    ]
 }
 
 /// A super-packet of three segments for each kind, and behind each other what it is cut into.

@@ -4,10 +4,19 @@
 //! bytes out. Never: credentials, a decision about whether an answer may be sent, an answer to what is no request.
 
 mod attribute;
+mod legacy;
 
 use std::net::{IpAddr, SocketAddr};
 
-use attribute::{Attributes, kind};
+use stun_codec::rfc5389::attributes::{
+    ErrorCode, MappedAddress, Software, UnknownAttributes, XorMappedAddress,
+};
+use stun_codec::rfc5389::{errors::UnknownAttribute, methods::BINDING};
+use stun_codec::rfc5780::attributes::{OtherAddress, ResponseOrigin};
+use stun_codec::{AttributeType, Message, MessageClass, TransactionId};
+
+use attribute::{Asked, Told, Written, decode, encode};
+use legacy::{AlternatePort, ChangeRequest, ChangedAddress, SourceAddress};
 
 /// Ties an answer to its request (RFC 8489, section 5).
 pub type Transaction = [u8; 12];
@@ -22,22 +31,21 @@ const HEADER: usize = 20;
 /// RFC 8489, section 5.
 const COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 
-/// Binding request, success and error (RFC 8489, section 5).
+/// Binding request and success (RFC 8489, section 5).
 const REQUEST: u16 = 0x0001;
 const SUCCESS: u16 = 0x0101;
-const ERROR: u16 = 0x0111;
 
 /// Flags of CHANGE-REQUEST (RFC 5780, section 7.2).
-const CHANGE_ADDRESS: u8 = 4;
-const CHANGE_PORT: u8 = 2;
+const CHANGE_ADDRESS: u32 = 4;
+const CHANGE_PORT: u32 = 2;
 
 /// Unknown attributes that an error names; more are a joke, and would make the answer longer than the question.
 const MAX_NAMED: usize = 4;
 
-/// Bytes of SOFTWARE in our own requests: with them a request is as long as the longest answer, three IPv6 addresses, so
-/// that it costs nobody anything (RFC 8489, section 14.14 allows 763).
+/// Characters of SOFTWARE in our own requests: with them a request is as long as the longest answer, three IPv6 addresses,
+/// so that it costs nobody anything (RFC 8489, section 14.14 allows fewer than 128).
 const PADDING: usize = 76;
-const SOFTWARE: &[u8] = b"frejus";
+const SOFTWARE: &str = "frejus";
 
 /// A port of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,17 +123,12 @@ pub enum Reaction {
 #[must_use]
 pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reaction> {
     let classic = is_classic(datagram);
-    let (transaction, body) = request_parts(datagram, classic)?;
+    let request = read_request(datagram, classic)?;
+    let transaction = *request.transaction_id().as_bytes();
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let (mut change, mut unknown, mut asks) = (None, Vec::new(), false);
-    for (kind, value) in Attributes(body) {
-        match kind {
-            kind::ALTERNATE_PORT => asks = true,
-            kind::CHANGE_REQUEST => change = Some(value.last().copied().unwrap_or(0)),
-            kind if attribute::must_be_known(kind) => unknown.push(kind),
-            _ => {}
-        }
-    }
+    let unknown = attribute::not_understood(&request);
+    let change = request.get_attribute::<ChangeRequest>().map(|flags| flags.0);
+    let asks = request.get_attribute::<AlternatePort>().is_some();
     let mut answer = if unknown.is_empty() {
         let old = change == Some(0);
         let change = change.unwrap_or(0);
@@ -144,13 +147,13 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
         } else {
             Style::Modern
         };
-        let mut bytes = success(transaction, from, here, port, style);
+        let mut message = success(transaction, from, here, port, style);
         if let Some(number) = here.number(here.other()).filter(|_| asks) {
-            attribute::put(&mut bytes, kind::ALTERNATE_PORT, &number.to_be_bytes());
+            message.add_attribute(AlternatePort::new(number.to_be_bytes().to_vec()));
         }
-        Reaction::Answer { from: port, bytes: finish(bytes) }
+        Reaction::Answer { from: port, bytes: encode(message) }
     } else {
-        Reaction::Answer { from: here.asked, bytes: refusal(transaction, &unknown)? }
+        Reaction::Answer { from: here.asked, bytes: refusal(transaction, unknown)? }
     };
     if let (true, Reaction::Answer { bytes, .. }) = (classic, &mut answer) {
         bytes[4..8].copy_from_slice(&datagram[4..8]);
@@ -158,16 +161,17 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
     Some(answer)
 }
 
-/// The transaction and the attributes of a request.
-fn request_parts(datagram: &[u8], classic: bool) -> Option<(Transaction, &[u8])> {
-    let (head, body) = datagram.split_at_checked(HEADER)?;
-    let sound = datagram.len() <= MAX_REQUEST
-        && u16::from_be_bytes([head[0], head[1]]) == REQUEST
-        && usize::from(u16::from_be_bytes([head[2], head[3]])) == body.len()
-        && (classic || head[4..8] == COOKIE)
-        && attribute::is_sound(body);
-    let transaction = head[8..].try_into().ok()?;
-    sound.then_some((transaction, body))
+/// A request; one of RFC 3489 is read as if it had the cookie, which is part of the transaction ID there.
+fn read_request(datagram: &[u8], classic: bool) -> Option<Message<Asked>> {
+    if datagram.len() > MAX_REQUEST {
+        return None;
+    }
+    if !classic {
+        return decode(REQUEST, datagram);
+    }
+    let mut modern = datagram.to_vec();
+    modern.get_mut(4..8)?.copy_from_slice(&COOKIE);
+    decode(REQUEST, &modern)
 }
 
 /// In which words a client wants to be told.
@@ -182,73 +186,65 @@ enum Style {
 }
 
 /// Clients of RFC 3489 get the addresses in its own words (sections 11.2.1, 11.2.3 and 11.2.5).
-fn success(transaction: Transaction, seen: SocketAddr, here: &Here, port: Port, style: Style) -> Vec<u8> {
-    let (origin, other) = match style {
-        Style::Classic => (kind::SOURCE_ADDRESS, kind::CHANGED_ADDRESS),
-        Style::Both | Style::Modern => (kind::RESPONSE_ORIGIN, kind::OTHER_ADDRESS),
-    };
-    let mut bytes = header(SUCCESS, transaction);
+fn success(
+    transaction: Transaction,
+    seen: SocketAddr,
+    here: &Here,
+    port: Port,
+    style: Style,
+) -> Message<Written> {
+    let mut message = message(MessageClass::SuccessResponse, transaction);
     if style != Style::Classic {
-        attribute::put_address(&mut bytes, kind::XOR_MAPPED_ADDRESS, seen);
+        message.add_attribute(XorMappedAddress::new(seen));
     }
     if style != Style::Modern {
-        attribute::put_address(&mut bytes, kind::MAPPED_ADDRESS, seen);
+        message.add_attribute(MappedAddress::new(seen));
     }
-    // RFC 5780, section 7.4: only a server with a second address names it. RFC 3489 knows no server without.
-    let classic = here.at(here.other()).filter(|_| style == Style::Classic);
-    if let Some(at) = here.at(port).filter(|_| here.alternate.is_some()) {
-        attribute::put_address(&mut bytes, origin, at);
+    let origin = here.at(port).filter(|_| here.alternate.is_some());
+    let elsewhere = here.elsewhere(seen);
+    if style == Style::Classic {
+        origin.into_iter().for_each(|at| message.add_attribute(SourceAddress::new(at)));
+        // RFC 5780, section 7.4: only a server with a second address names it. RFC 3489 knows no server without.
+        let other = elsewhere.or_else(|| here.at(here.other()));
+        other.into_iter().for_each(|at| message.add_attribute(ChangedAddress::new(at)));
+    } else {
+        origin.into_iter().for_each(|at| message.add_attribute(ResponseOrigin::new(at)));
+        elsewhere.into_iter().for_each(|at| message.add_attribute(OtherAddress::new(at)));
     }
-    if let Some(at) = here.elsewhere(seen).or(classic) {
-        attribute::put_address(&mut bytes, other, at);
-    }
-    bytes
+    message
 }
 
 /// RFC 8489, section 6.3.1: error 420 names what was not understood.
-fn refusal(transaction: Transaction, unknown: &[u16]) -> Option<Vec<u8>> {
+fn refusal(transaction: Transaction, unknown: Vec<AttributeType>) -> Option<Vec<u8>> {
     if unknown.len() > MAX_NAMED {
         return None;
     }
-    let mut bytes = header(ERROR, transaction);
-    attribute::put(&mut bytes, kind::ERROR_CODE, b"\0\0\x04\x14Unknown Attribute");
-    let named: Vec<u8> = unknown.iter().flat_map(|kind| kind.to_be_bytes()).collect();
-    attribute::put(&mut bytes, kind::UNKNOWN_ATTRIBUTES, &named);
-    Some(finish(bytes))
+    let mut message = message(MessageClass::ErrorResponse, transaction);
+    message.add_attribute(ErrorCode::from(UnknownAttribute));
+    message.add_attribute(UnknownAttributes::new(unknown));
+    Some(encode(message))
 }
 
-fn header(kind: u16, transaction: Transaction) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(96);
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend([0, 0]);
-    bytes.extend(COOKIE);
-    bytes.extend(transaction);
-    bytes
-}
-
-fn finish(mut bytes: Vec<u8>) -> Vec<u8> {
-    let length = u16::try_from(bytes.len() - HEADER).expect("a few attributes");
-    bytes[2..4].copy_from_slice(&length.to_be_bytes());
-    bytes
+fn message(class: MessageClass, transaction: Transaction) -> Message<Written> {
+    Message::new(class, BINDING, TransactionId::new(transaction))
 }
 
 /// A request of ours, as long as any answer to it.
 #[must_use]
 pub fn request(transaction: Transaction) -> Vec<u8> {
-    let mut bytes = header(REQUEST, transaction);
-    let mut software = SOFTWARE.to_vec();
-    software.resize(PADDING, b' ');
-    attribute::put(&mut bytes, kind::ALTERNATE_PORT, &[]);
-    attribute::put(&mut bytes, kind::SOFTWARE, &software);
-    finish(bytes)
+    let mut message = message(MessageClass::Request, transaction);
+    let software = Software::new(format!("{SOFTWARE:<PADDING$}")).expect("fewer than 128 characters");
+    message.add_attribute(AlternatePort::new(Vec::new()));
+    message.add_attribute(software);
+    encode(message)
 }
 
 /// An answer that says nothing but `mapped`: to somebody who waits for it from here without having asked here.
 #[must_use]
 pub fn answer(transaction: Transaction, mapped: SocketAddr) -> Vec<u8> {
-    let mut bytes = header(SUCCESS, transaction);
-    attribute::put_address(&mut bytes, kind::XOR_MAPPED_ADDRESS, mapped);
-    finish(bytes)
+    let mut message = message(MessageClass::SuccessResponse, transaction);
+    message.add_attribute(XorMappedAddress::new(mapped));
+    encode(message)
 }
 
 /// Whether a STUN message answers a request: the upper bit of its class (RFC 8489, section 5).
@@ -272,7 +268,7 @@ pub fn is_classic(datagram: &[u8]) -> bool {
 /// The transaction of a request by RFC 8489.
 #[must_use]
 pub fn transaction_of_request(datagram: &[u8]) -> Option<Transaction> {
-    request_parts(datagram, false).map(|(transaction, _)| transaction)
+    read_request(datagram, false).map(|request| *request.transaction_id().as_bytes())
 }
 
 /// A success as its receiver reads it.
@@ -290,23 +286,13 @@ impl Answer {
     /// Read a binding success; `None` if it is none, or says nothing.
     #[must_use]
     pub fn read(datagram: &[u8]) -> Option<Self> {
-        let (head, body) = datagram.split_at_checked(HEADER)?;
-        let sound = u16::from_be_bytes([head[0], head[1]]) == SUCCESS
-            && usize::from(u16::from_be_bytes([head[2], head[3]])) == body.len()
-            && head[4..8] == COOKIE
-            && attribute::is_sound(body);
-        if !sound {
-            return None;
-        }
-        let transaction: Transaction = head[8..].try_into().ok()?;
-        let find = |wanted| {
-            let (_, value) = Attributes(body).find(|(kind, _)| *kind == wanted)?;
-            attribute::read_address(wanted, value, &transaction)
-        };
-        let mapped = find(kind::XOR_MAPPED_ADDRESS).or_else(|| find(kind::MAPPED_ADDRESS))?;
-        let alternate = Attributes(body).find(|(number, _)| *number == kind::ALTERNATE_PORT);
-        let alternate = alternate.and_then(|(_, value)| Some(u16::from_be_bytes(value.try_into().ok()?)));
-        Some(Self { transaction, mapped, alternate })
+        let message: Message<Told> = decode(SUCCESS, datagram)?;
+        let veiled = message.get_attribute().map(XorMappedAddress::address);
+        let mapped = veiled.or_else(|| message.get_attribute().map(MappedAddress::address))?;
+        let alternate = message.get_attribute::<AlternatePort>();
+        let alternate =
+            alternate.and_then(|number| Some(u16::from_be_bytes(number.0.as_slice().try_into().ok()?)));
+        Some(Self { transaction: *message.transaction_id().as_bytes(), mapped, alternate })
     }
 }
 

@@ -1,113 +1,168 @@
-//! Attributes of STUN messages (RFC 8489, section 14): type, length, value, and zeros up to a multiple of four.
+//! Which attributes of STUN messages (RFC 8489, section 14) are read from whom, and which are written.
 //!
-//! Owns: their numbers and layout. Never: what a message means.
+//! Owns: the sets, and the way through the library's codec. What is in no set arrives undecoded, so that a
+//! malformed value that nobody asked for spoils nothing. Never: what a message means.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use bytecodec::{DecodeExt, EncodeExt};
+use stun_codec::rfc5389::attributes::{
+    ErrorCode, MappedAddress, MessageIntegrity, Nonce, Realm, Software, UnknownAttributes, Username,
+    XorMappedAddress,
+};
+use stun_codec::rfc5780::attributes::{OtherAddress, ResponseOrigin};
+use stun_codec::{
+    Attribute, AttributeType, Message, MessageDecoder, MessageEncoder, RawAttribute, define_attribute_enums,
+};
 
-use super::{COOKIE, HEADER, Transaction};
+use super::HEADER;
+use super::legacy::{AlternatePort, ChangeRequest, ChangedAddress, Padding, SourceAddress};
 
-/// Numbers of attributes.
-pub(super) mod kind {
-    /// RFC 8489, section 14.1.
-    pub(crate) const MAPPED_ADDRESS: u16 = 0x0001;
-    /// RFC 5780, section 7.2.
-    pub(crate) const CHANGE_REQUEST: u16 = 0x0003;
-    /// RFC 3489, section 11.2.5.
-    pub(crate) const SOURCE_ADDRESS: u16 = 0x0004;
-    /// RFC 3489, section 11.2.3.
-    pub(crate) const CHANGED_ADDRESS: u16 = 0x0005;
-    /// RFC 8489, section 14.8.
-    pub(crate) const ERROR_CODE: u16 = 0x0009;
-    /// RFC 8489, section 14.13.
-    pub(crate) const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
-    /// RFC 8489, section 14.2.
-    pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-    /// RFC 5780, section 7.6: nothing to us, since our answers are never fragmented.
-    pub(crate) const PADDING: u16 = 0x0026;
-    /// RFC 8489, section 14.14.
-    pub(crate) const SOFTWARE: u16 = 0x8022;
-    /// RFC 5780, section 7.3.
-    pub(crate) const RESPONSE_ORIGIN: u16 = 0x802b;
-    /// RFC 5780, section 7.4.
-    pub(crate) const OTHER_ADDRESS: u16 = 0x802c;
-    /// Ours: in a request, empty, "which is your other port?"; in an answer, its number. Whoever does not know it skips it.
-    pub(crate) const ALTERNATE_PORT: u16 = 0xf0f5;
-    /// USERNAME, MESSAGE-INTEGRITY, REALM and NONCE: we ask for no credentials, so they may be there.
-    pub(crate) const CREDENTIALS: [u16; 4] = [0x0006, 0x0008, 0x0014, 0x0015];
+// What a request may ask for. Padding means nothing to us, since our answers are never fragmented.
+define_attribute_enums!(Asked, AskedDecoder, AskedEncoder, [ChangeRequest, AlternatePort, Padding]);
+
+// What is read in an answer.
+define_attribute_enums!(Told, ToldDecoder, ToldEncoder, [XorMappedAddress, MappedAddress, AlternatePort]);
+
+// What we write.
+define_attribute_enums!(
+    Written,
+    WrittenDecoder,
+    WrittenEncoder,
+    [
+        XorMappedAddress,
+        MappedAddress,
+        ResponseOrigin,
+        OtherAddress,
+        SourceAddress,
+        ChangedAddress,
+        AlternatePort,
+        ErrorCode,
+        UnknownAttributes,
+        Software
+    ]
+);
+
+/// More than any client or server sends: an ICE check, the longest request in use, has about eight.
+const MAX_ATTRIBUTES: usize = 16;
+
+/// We ask for no credentials, so they may be there.
+const CREDENTIALS: [u16; 4] =
+    [Username::CODEPOINT, MessageIntegrity::CODEPOINT, Realm::CODEPOINT, Nonce::CODEPOINT];
+
+/// The attributes for which a request can't be answered: RESPONSE-PORT, which would send the answer to somebody else,
+/// and everything that nobody knows (RFC 8489, section 14: types that must be understood).
+pub(super) fn not_understood(request: &Message<Asked>) -> Vec<AttributeType> {
+    let kinds = request.unknown_attributes().map(RawAttribute::get_type);
+    kinds.filter(|kind| kind.is_comprehension_required() && !CREDENTIALS.contains(&kind.as_u16())).collect()
 }
 
-/// Types below this one must be understood by whoever answers (RFC 8489, section 14).
-const OPTIONAL: u16 = 0x8000;
-
-/// Whether a request with this attribute can't be answered: RESPONSE-PORT, which would send the answer to somebody else,
-/// and everything that nobody knows.
-pub(super) fn must_be_known(kind: u16) -> bool {
-    kind < OPTIONAL && kind != kind::PADDING && !kind::CREDENTIALS.contains(&kind)
+/// Read a message of this type; `None` if it is another, or not whole, or has too many attributes.
+///
+/// Type and number are looked at first because the library allocates for every attribute and every error: a request
+/// full of empty attributes would cost as much as forty honest ones.
+pub(super) fn decode<A: Attribute>(kind: u16, datagram: &[u8]) -> Option<Message<A>> {
+    if !datagram.starts_with(&kind.to_be_bytes()) || !has_few_attributes(datagram) {
+        return None;
+    }
+    MessageDecoder::new().decode_from_bytes(datagram).ok()?.ok()
 }
 
-/// The attributes of a message's body: type and value.
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (head, rest) = self.0.split_first_chunk::<4>()?;
+fn has_few_attributes(datagram: &[u8]) -> bool {
+    let mut rest = datagram.get(HEADER..).unwrap_or_default();
+    for _ in 0..MAX_ATTRIBUTES {
+        let Some((head, value)) = rest.split_first_chunk::<4>() else { return true };
         let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
-        let value = rest.get(..length)?;
-        self.0 = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_be_bytes([head[0], head[1]]), value))
+        rest = value.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
+    rest.is_empty()
 }
 
-/// Whether the body consists of whole attributes.
-pub(super) fn is_sound(body: &[u8]) -> bool {
-    let length = Attributes(body).map(|(_, value)| 4 + value.len().next_multiple_of(4)).sum::<usize>();
-    length == body.len()
+/// Write a message of ours.
+pub(super) fn encode(message: Message<Written>) -> Vec<u8> {
+    MessageEncoder::new().encode_into_bytes(message).expect("a few attributes fit a message")
 }
 
-/// Append an attribute.
-pub(super) fn put(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(value.len()).expect("our own attributes are short");
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend(length.to_be_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-}
+#[cfg(test)]
+mod tests {
+    use stun_codec::MessageClass;
 
-/// Append an address; `bytes` begins with the message's header.
-pub(super) fn put_address(bytes: &mut Vec<u8>, kind: u16, at: SocketAddr) {
-    let mut value = vec![0, if at.is_ipv4() { 1 } else { 2 }];
-    value.extend(at.port().to_be_bytes());
-    match at.ip() {
-        IpAddr::V4(v4) => value.extend(v4.octets()),
-        IpAddr::V6(v6) => value.extend(v6.octets()),
+    use super::super::Answer;
+    use super::*;
+
+    /// A binding request whose header says that `length` bytes follow.
+    fn request(length: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 1];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([0x21, 0x12, 0xa4, 0x42, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
+        bytes.extend(body);
+        bytes
     }
-    if kind == kind::XOR_MAPPED_ADDRESS {
-        let transaction = bytes[HEADER - 12..HEADER].try_into().expect("twelve bytes");
-        veil(&mut value, &transaction);
-    }
-    put(bytes, kind, &value);
-}
 
-/// Read an address.
-pub(super) fn read_address(kind: u16, value: &[u8], transaction: &Transaction) -> Option<SocketAddr> {
-    let mut value = value.to_vec();
-    if kind == kind::XOR_MAPPED_ADDRESS && value.len() > 4 {
-        veil(&mut value, transaction);
+    fn is_read(length: u16, body: &[u8]) -> bool {
+        decode::<Asked>(1, &request(length, body)).is_some()
     }
-    let (head, address) = value.split_first_chunk::<4>()?;
-    let ip: IpAddr = match head[1] {
-        1 => Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?).into(),
-        2 => Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?).into(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, u16::from_be_bytes([head[2], head[3]])))
-}
 
-/// RFC 8489, section 14.2: port and address XORed with cookie and transaction, there and back.
-fn veil(value: &mut [u8], transaction: &Transaction) {
-    let key = COOKIE.iter().chain(transaction);
-    value[4..].iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
-    value[2..4].iter_mut().zip(COOKIE).for_each(|(byte, key)| *byte ^= key);
+    #[test]
+    fn lengths_that_lie_are_not_believed() {
+        const BODY: [u8; 16] = [0x80, 0x22, 0, 3, 7, 7, 7, 0, 0, 3, 0, 4, 0, 0, 0, 2];
+        assert!(is_read(16, &BODY));
+        for length in (0..64).chain([u16::MAX - 3, u16::MAX]).filter(|length| *length != 16) {
+            assert!(!is_read(length, &BODY), "a message of {length}");
+        }
+        for at in [3, 11] {
+            for length in (0..=u8::MAX).filter(|length| length.div_ceil(4) != 1) {
+                let mut body = BODY;
+                body[at] = length;
+                // The first attribute may lawfully be shorter or take in all of the second, and so end where the body does.
+                let whole = at == 3 && (9..=12).contains(&length);
+                assert_eq!(is_read(16, &body), whole, "an attribute of {length} at {at}");
+            }
+        }
+        for end in 0..16 {
+            assert_eq!(is_read(end, &BODY[..usize::from(end)]), [0, 8].contains(&end), "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_decoded() {
+        // XOR-MAPPED-ADDRESS, USERNAME and SOFTWARE, none of which could be read.
+        let body = [0, 0x20, 0, 1, 9, 0, 0, 0, 0, 6, 0, 1, 0xff, 0, 0, 0, 0x80, 0x22, 0, 1, 0xff, 0, 0, 0];
+        let message = decode::<Asked>(1, &request(24, &body)).unwrap();
+        assert_eq!(
+            not_understood(&message),
+            [AttributeType::new(0x20)],
+            "an address has no place in a request"
+        );
+    }
+
+    #[test]
+    fn a_port_that_is_no_number_spoils_no_answer() {
+        for (value, expected) in
+            [(&[0xca, 0x96][..], Some(51862)), (&[], None), (&[1], None), (&[0; 4], None)]
+        {
+            let mut message = super::super::message(MessageClass::SuccessResponse, [7; 12]);
+            message.add_attribute(MappedAddress::new("192.0.2.1:1".parse().unwrap()));
+            message.add_attribute(AlternatePort::new(value.to_vec()));
+            assert_eq!(Answer::read(&encode(message)).unwrap().alternate, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn sixteen_attributes_are_enough() {
+        for (count, padded) in [(0, 0_u16), (15, 1000), (16, 0), (17, 0), (16, 4), (300, 0)] {
+            let mut body = [0x80, 0x22, 0, 0].repeat(count);
+            if padded > 0 {
+                body.extend([0, 0x26, (padded >> 8) as u8, padded as u8]);
+                body.extend(vec![0; usize::from(padded)]);
+            }
+            let total = count + usize::from(padded > 0);
+            assert_eq!(is_read(u16::try_from(body.len()).unwrap(), &body), total <= 16, "{total}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_change_request_is_no_request() {
+        assert!(!is_read(4, &[0, 3, 0, 0]));
+        assert!(!is_read(8, &[0, 3, 0, 2, 0, 0, 0, 0]));
+        assert!(!is_read(12, &[0, 3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]));
+    }
 }
