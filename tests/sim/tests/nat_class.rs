@@ -137,8 +137,7 @@ fn a_super_peer_that_lies_changes_neither_class_nor_candidates() {
 #[test]
 fn blocked_udp_is_told_by_the_stream_that_gets_through() {
     let mut world = stage(5, 3).home("a", NatClass::UdpBlocked).build();
-    // No stream is up yet when the look ends that this joins.
-    world.run_for(SECOND);
+    world.run_for(SECOND * 2);
     let (found, took) = netcheck(&mut world, "a");
     assert_eq!((found.found.class, found.found.udp), (NatClass::UdpBlocked, false));
     assert_eq!(found.found.mapping, Dependence::Unknown);
