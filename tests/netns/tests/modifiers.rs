@@ -71,7 +71,7 @@ impl Pair {
 
 impl Way {
     /// Asserts that it is direct, found so by both, and that nothing was lost until then.
-    fn is_direct(self, methods: &[&str]) -> Self {
+    fn goes_direct(self, methods: &[&str]) -> Self {
         assert!(self.took.is_some(), "not direct: {self:?}");
         for path in [&self.a, &self.b] {
             assert_eq!(path.kind, "direct", "{self:?}");
@@ -120,7 +120,7 @@ fn hosts_of_one_lan_speak_there_whatever_the_class() {
     let hairpin = Nat::from(NatClass::PortRestricted).hairpin();
     for nat in [NatClass::SymmetricRandom.into(), NatClass::SymmetricSequential.into(), hairpin] {
         let Some(pair) = one_router("one_lan", nat, false) else { return };
-        let way = pair.way(&format!("one LAN, {nat}"), SOON).is_direct(&["local"]);
+        let way = pair.way(&format!("one LAN, {nat}"), SOON).goes_direct(&["local"]);
         assert!(way.a.remote.starts_with(&format!("{}:", pair.b.host.local)), "{way:?}");
     }
 }
@@ -130,7 +130,7 @@ fn isolated_hosts_meet_by_the_hairpin() {
     for class in [NatClass::FullCone, NatClass::PortRestricted] {
         let nat = Nat::from(class).hairpin();
         let Some(pair) = one_router("isolated_hairpin", nat, true) else { return };
-        let way = pair.way(&format!("isolated, {nat}"), SOON).is_direct(&["hairpin"]);
+        let way = pair.way(&format!("isolated, {nat}"), SOON).goes_direct(&["hairpin"]);
         assert!(way.a.remote.starts_with(&format!("{}:", pair.b.host.public)), "{way:?}");
     }
 }
@@ -159,7 +159,7 @@ fn one_carrier(test: &str, carrier: Nat) -> Option<Pair> {
 fn homes_of_one_carrier_meet_where_it_hairpins() {
     let carrier = Nat::from(NatClass::PortRestricted).hairpin();
     let Some(pair) = one_carrier("carrier_hairpin", carrier) else { return };
-    pair.way("one carrier that hairpins", SOON).is_direct(&["hairpin"]);
+    pair.way("one carrier that hairpins", SOON).goes_direct(&["hairpin"]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_cone_under_a_symmetric_carrier_is_as_good_as_the_carrier() {
         lab.route(&Plan { behind: Some("carrier"), ..Plan::home("inner", NatClass::FullCone.into()) });
         let (a, b) = (lab.behind("inner", "a"), lab.home("b", other));
         let pair = Pair::join(lab, [&a, &b]);
-        pair.way(&format!("cone under a symmetric carrier, {other}"), patience).is_direct(&methods);
+        pair.way(&format!("cone under a symmetric carrier, {other}"), patience).goes_direct(&methods);
     }
 }
 
@@ -190,7 +190,7 @@ fn ipv6_is_punched_where_ipv4_has_only_a_relay() {
     let pair = Pair::join(lab, [&a, &b]);
     let way = pair
         .way("IPv6, a stateful firewall on both sides", SOON)
-        .is_direct(&["punched", "reversed", "public"]);
+        .goes_direct(&["punched", "reversed", "public"]);
     assert!(way.a.remote.starts_with(&format!("[{}]:", addresses[1])), "{way:?}");
     assert!(way.b.remote.starts_with(&format!("[{}]:", addresses[0])), "{way:?}");
 }
@@ -201,7 +201,7 @@ fn a_careless_router_is_not_spoilt_by_the_first_packet() {
     let careless = careful.careless();
     for (what, nats) in [("A", [careless, careful]), ("B", [careful, careless])] {
         let Some(pair) = two_routers("careless_one", nats, Quality::default()) else { return };
-        pair.way(&format!("{what} behind a careless router"), SOON).is_direct(&["punched"]);
+        pair.way(&format!("{what} behind a careless router"), SOON).goes_direct(&["punched"]);
     }
 }
 
@@ -212,7 +212,7 @@ fn two_careless_routers_are_crossed_at_once() {
     let careless = Nat::from(NatClass::PortRestricted).careless();
     for delay in [2, 10] {
         let Some(pair) = two_routers("careless_two", [careless; 2], Quality::delayed(delay)) else { return };
-        pair.way(&format!("two careless routers, {} ms apart", 2 * delay), SOON).is_direct(&["punched"]);
+        pair.way(&format!("two careless routers, {} ms apart", 2 * delay), SOON).goes_direct(&["punched"]);
     }
 }
 
@@ -221,7 +221,7 @@ fn a_router_that_answers_with_errors_is_punched() {
     for class in [NatClass::PortRestricted, NatClass::AddressRestricted, NatClass::Firewalled] {
         let nats = [Nat::from(class).rejecting(); 2];
         let Some(pair) = two_routers("rejecting", nats, Quality::default()) else { return };
-        pair.way(&format!("both {}", nats[0]), SOON).is_direct(&["punched", "public", "reversed"]);
+        pair.way(&format!("both {}", nats[0]), SOON).goes_direct(&["punched", "public", "reversed"]);
     }
 }
 
@@ -229,7 +229,7 @@ fn a_router_that_answers_with_errors_is_punched() {
 fn two_routers_that_forget_at_once_are_punched_again() {
     let nats = [Nat::from(NatClass::PortRestricted); 2];
     let Some(pair) = two_routers("reboots", nats, Quality::default()) else { return };
-    pair.way("before the reboots", SOON).is_direct(&["punched"]);
+    pair.way("before the reboots", SOON).goes_direct(&["punched"]);
     let stream = PingStream::start(&pair.a.host, &pair.b.ipv4().to_string(), PACE);
     stream.wait_replies(10, LIMIT);
     for node in [&pair.a, &pair.b] {
@@ -239,7 +239,7 @@ fn two_routers_that_forget_at_once_are_punched_again() {
     let gap = stream.finish().longest_gap;
     let way = pair.way("after the reboots", SOON);
     eprintln!("both routers rebooted: silent for {gap:?} (target 3 s)");
-    way.is_direct(&["punched"]);
+    way.goes_direct(&["punched"]);
 }
 
 #[test]
@@ -255,10 +255,10 @@ fn hosts_of_one_port_are_both_punched() {
             let listens = node.status().unwrap_or_default()["node"]["listen"].to_string();
             assert!(listens.contains(":51860"), "of one port: {listens}");
         }
-        pair.way(&format!("the first behind one {class}"), SOON).is_direct(&["punched", "public"]);
+        pair.way(&format!("the first behind one {class}"), SOON).goes_direct(&["punched", "public"]);
         let way = meet(&second, &pair.b, SOON);
         eprintln!("the second: {} {} after {:?}", way.a.kind, way.a.method, way.took);
-        way.is_direct(&["punched", "public"]);
+        way.goes_direct(&["punched", "public"]);
     }
 }
 
