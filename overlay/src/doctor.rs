@@ -110,6 +110,9 @@ fn direct(method: Method, (a, here): (&str, &Side), (b, there): (&str, &Side)) -
     let counting = |side: &Side| matches!(side.ports, Ports::Counted(_));
     match method {
         Method::Local => format!("{a} and {b} are in one network, and speak there without leaving it"),
+        Method::Hairpin => {
+            format!("{a} and {b} are behind one router, which sends back inside what goes to its outer address")
+        }
         Method::Public => format!("{b} has an address that everybody reaches"),
         Method::Reversed => format!("{a} has an address that everybody reaches, and {b} was asked to dial"),
         Method::Mapped => {
@@ -281,6 +284,7 @@ mod tests {
             (Method::Predicted, &counting, "the router of b gives"),
             (Method::Mapped, &mapped, "the router of b opened a port for it by upnp"),
             (Method::Local, &cone, "in one network"),
+            (Method::Hairpin, &cone, "behind one router"),
         ] {
             let told = diagnose(Found::Direct(method), ("a", &cone), ("b", Some(there)));
             assert!(told.why.contains(word) && told.mend.is_empty(), "{told:?}");
