@@ -527,9 +527,10 @@ fn control_and_spoofs(a: &Node, b: &Node, outside: &UdpSocket) {
         0,
         "told once"
     );
-    outside
-        .send_to(&[&[4, 0, 0, 0], &(0x12_4003_u32 << 8 | 1).to_le_bytes()[..], &[0; 40]].concat(), a.at())
-        .unwrap();
+    // A counter that has not come; one that has would be a duplicate, whoever sends it.
+    let receiver = (0x12_4003_u32 << 8 | 1).to_le_bytes();
+    let forged = [&[4, 0, 0, 0], &receiver[..], &(1_u64 << 40).to_le_bytes(), &[0; 32]].concat();
+    outside.send_to(&forged, a.at()).unwrap();
     a.until_dropped(Reason::NotAuthentic, 1);
     for _ in 0..1000 {
         send(&message);

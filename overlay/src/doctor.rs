@@ -111,7 +111,9 @@ fn direct(method: Method, (a, here): (&str, &Side), (b, there): (&str, &Side)) -
     match method {
         Method::Local => format!("{a} and {b} are in one network, and speak there without leaving it"),
         Method::Hairpin => {
-            format!("{a} and {b} are behind one router, which sends back inside what goes to its outer address")
+            format!(
+                "{a} and {b} are behind one router, which sends back inside what goes to its outer address"
+            )
         }
         Method::Public => format!("{b} has an address that everybody reaches"),
         Method::Reversed => format!("{a} has an address that everybody reaches, and {b} was asked to dial"),

@@ -300,7 +300,9 @@ pub fn garbage_and_truncation(world: &mut impl World) {
     last[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     bad.push(last);
     for bytes in bad {
-        assert_eq!(b.open(&bytes).0, Opened::Rejected, "{bytes:02x?}");
+        // Whoever looks at the counter first calls it a copy.
+        let opened = b.open(&bytes).0;
+        assert!(matches!(opened, Opened::Rejected | Opened::Duplicate), "{opened:?} {bytes:02x?}");
         assert_eq!(a.handshake(&bytes, world.now()).0, Handshake::Rejected, "{bytes:02x?}");
         assert_eq!(b.crypto.initiator(&bytes), None);
         assert_eq!(b.crypto.open_sealed(Purpose::Knock, &bytes), None);
