@@ -30,9 +30,10 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(15),
     Duration::from_secs(60),
 ];
-/// UDP is tried this soon after a stream has stood: its answer may only have been slow,
+/// UDP is tried this soon after a stream has stood, and again after twice as long each time: its answer may only have been
+/// slow, or lost;
 const UDP_SOON: Duration = Duration::from_secs(2);
-/// and this often for as long as the stream is used. Twice as seldom each time that it worked only for a while, so that
+/// then this often for as long as the stream is used. Twice as seldom each time that it worked only for a while, so that
 /// nothing swings.
 const UDP_AGAIN: Duration = Duration::from_secs(30);
 const UDP_SELDOM: Duration = Duration::from_secs(480);
@@ -64,6 +65,8 @@ struct Wanted {
     tries: usize,
     /// Between tries of UDP.
     udp_again: Duration,
+    /// Until the next early try, while those go on.
+    early: Option<Duration>,
     /// UDP carries everything since then.
     superseded: Option<Instant>,
 }
@@ -102,7 +105,14 @@ impl Streams {
     }
 
     fn want(&mut self, node: NodeId, at: Instant) {
-        let fresh = Wanted { id: None, next: Some(at), tries: 0, udp_again: UDP_AGAIN, superseded: None };
+        let fresh = Wanted {
+            id: None,
+            next: Some(at),
+            tries: 0,
+            udp_again: UDP_AGAIN,
+            early: None,
+            superseded: None,
+        };
         self.wanted.entry(node).or_insert(fresh);
     }
 
@@ -240,7 +250,9 @@ impl Node {
             wanted.next = Some(since + LINGER);
             return;
         }
-        wanted.next = Some(now + wanted.udp_again);
+        let early = wanted.early.filter(|early| *early < wanted.udp_again);
+        wanted.early = early.map(|early| early * 2);
+        wanted.next = Some(now + early.unwrap_or(wanted.udp_again));
         let can_probe = peer.path().is_some();
         for at in self.addresses(node).into_iter().filter(|_| can_probe) {
             let at = Endpoint::main(at);
@@ -281,8 +293,8 @@ impl Node {
         let Some(node) = node else { return };
         self.streams.worked(carrier);
         if let Some(wanted) = self.streams.wanted.get_mut(&node) {
-            let calm = wanted.udp_again <= UDP_AGAIN;
-            let after = if calm { UDP_SOON } else { wanted.udp_again };
+            wanted.early = (wanted.udp_again <= UDP_AGAIN).then_some(UDP_SOON);
+            let after = wanted.early.unwrap_or(wanted.udp_again);
             (wanted.next, wanted.tries, wanted.superseded) = (Some(self.now.instant + after), 0, None);
         }
         let Some(peer) = self.peers.get(&node) else { return self.end_stream(id) };
