@@ -374,7 +374,9 @@ impl Node {
             self.list(node);
         }
         if std::mem::take(&mut self.channels_changed) {
-            self.table.relay = self.channels.table(|node| self.peers.get(node)?.direct_remote());
+            let place = |node: &NodeId| self.peers.get(node)?.direct_remote();
+            let others = |node: &NodeId| self.peers.get(node).map(Peer::other_ways).unwrap_or_default();
+            self.table.relay = self.channels.table_of_ways(place, others);
             self.table_stale = true;
         }
         let own4 = self.me.passport.address4;

@@ -312,6 +312,14 @@ impl Peer {
         }
     }
 
+    /// Where other straight paths go: it may send by them, whichever we use.
+    pub(crate) fn other_ways(&self) -> Vec<Endpoint> {
+        let used = self.path();
+        let ways =
+            self.paths.iter().map(|path| path.locator).filter(|way| way.is_direct() && Some(*way) != used);
+        ways.map(|way| way.endpoint()).collect()
+    }
+
     /// Where the path in use goes, if straight.
     pub(crate) fn direct_remote(&self) -> Option<Endpoint> {
         self.path().filter(Locator::is_direct).map(|path| path.endpoint())

@@ -102,6 +102,8 @@ impl Node {
         let first = peer.path().is_none();
         let was_doubted = std::mem::take(&mut peer.is_doubted);
         peer.paths.confirm(from, method, now);
+        self.channels_changed |= self.channels.serve(&node);
+        let Some(peer) = self.peer(node) else { return };
         let candidates = peer.place.as_ref().map(|place| place.whereabouts.candidates.clone());
         peer.punch.learn(&candidates.unwrap_or_default());
         if peer.backlog.len() > 0 {
@@ -329,6 +331,9 @@ impl Node {
             let Some(peer) = self.peer(node) else { return };
             peer.paths.confirm(path, method, now);
             peer.paths.measured(path, rtt);
+            // It may relay by this way before we use it ourselves.
+            self.channels_changed |= self.channels.serve(&node);
+            let Some(peer) = self.peer(node) else { return };
             peer.paths.came(path, now);
         } else if let Some((way, rtt)) = peer.standby.answered(token, now) {
             peer.paths.confirm(way, Method::Relayed, now);

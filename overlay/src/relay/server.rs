@@ -72,6 +72,8 @@ impl Quota {
 #[derive(Clone, Debug)]
 struct Ends {
     places: [Endpoint; 2],
+    /// Further ways by which each end has proved that it is there: it may have chosen another than we have.
+    others: [Vec<Endpoint>; 2],
     quotas: [Arc<Quota>; 2],
 }
 
@@ -97,6 +99,8 @@ impl RelayTable {
         let side = match from {
             from if from == ends.places[0] => 0,
             from if from == ends.places[1] => 1,
+            from if ends.others[0].contains(&from) => 0,
+            from if ends.others[1].contains(&from) => 1,
             _ => return Err(Drop::WrongChannelEnd),
         };
         if ends.quotas[side].charge(bytes, now) { Ok(ends.places[1 - side]) } else { Err(Drop::RelayQuota) }
@@ -233,10 +237,21 @@ impl Channels {
     /// Forwarding's view; `place` says where a node's tunnel with us is, if it has one.
     #[must_use]
     pub fn table(&self, place: impl Fn(&NodeId) -> Option<Endpoint>) -> RelayTable {
+        self.table_of_ways(place, |_| Vec::new())
+    }
+
+    /// As [`Self::table`], with `others`, by which a node may send as well.
+    #[must_use]
+    pub fn table_of_ways(
+        &self,
+        place: impl Fn(&NodeId) -> Option<Endpoint>,
+        others: impl Fn(&NodeId) -> Vec<Endpoint>,
+    ) -> RelayTable {
         let ends = |open: &Open| {
             let quota = |node| self.accounts.get(node).map(|account| Arc::clone(&account.quota));
             Some(Ends {
                 places: [place(&open.ends[0])?, place(&open.ends[1])?],
+                others: [others(&open.ends[0]), others(&open.ends[1])],
                 quotas: [quota(&open.ends[0])?, quota(&open.ends[1])?],
             })
         };

@@ -1,7 +1,7 @@
 //! Who may send what through whom, and how much.
 
 use super::*;
-use crate::locator::DoorId;
+use crate::locator::{DoorId, StreamId, Via};
 use crate::testing::{address, at, node};
 
 const RATE: u64 = 10_000;
@@ -109,4 +109,15 @@ fn small_frames_at_short_intervals_are_paid_back_too() {
     let sent = (0..100_000).filter(|n| quota.charge(1, micros(*n))).count();
     // Ten seconds at a thousand bytes, and the second saved up.
     assert!((10_900..=11_100).contains(&sent), "{sent} bytes in ten seconds");
+}
+
+#[test]
+fn an_end_may_send_by_another_way_than_we_use() {
+    let stream = Endpoint { via: Via::Stream(StreamId(3)), at: address(1) };
+    let others = |of: &NodeId| if *of == node(1) { vec![stream] } else { Vec::new() };
+    let table = open(1, 2).table_of_ways(whereabouts, others);
+    assert_eq!(table.forward(CHANNEL, stream, 100, at(0)), Ok(place(2)));
+    assert_eq!(table.forward(CHANNEL, place(2), 100, at(0)), Ok(place(1)), "back by the way that we use");
+    let stranger = Endpoint { via: Via::Stream(StreamId(5)), at: address(1) };
+    assert_eq!(table.forward(CHANNEL, stranger, 100, at(0)), Err(Drop::WrongChannelEnd));
 }
