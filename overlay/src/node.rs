@@ -14,6 +14,7 @@ mod guess;
 mod home;
 mod io;
 mod keys;
+mod method;
 mod presence;
 mod reflect;
 mod request;

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use rand_core::Rng;
 
 use super::{Method, Node};
-use crate::document::{Candidate, CandidateKind, Roles};
+use crate::document::{Candidate, Roles};
 use crate::forward::SlotId;
 use crate::guess::Ports;
 use crate::id::NodeId;
-use crate::locator::{Endpoint, Locator, Via, is_public};
+use crate::locator::{Endpoint, Locator, Via};
 use crate::nat::observers::Observation;
 use crate::packet::udp6::Udp6;
 use crate::path_mtu::BASE;
@@ -154,44 +154,6 @@ impl Node {
         }
     }
 
-    /// How a path that leads there must have been found.
-    pub(super) fn method(&self, node: NodeId, at: Locator) -> Method {
-        let Locator::Direct(at) = at else { return Method::Relayed };
-        let peer_is_super =
-            self.peers.get(&node).is_some_and(|p| p.member.passport.roles.includes(Roles::SUPER_PEER));
-        if !is_public(at.at.ip()) {
-            Method::Local
-        } else if peer_is_super {
-            Method::Public
-        } else if self.presence.is_outer(at.at.ip()) {
-            Method::Hairpin
-        } else if self.says_of_itself(node, at, CandidateKind::Mapped) {
-            Method::Mapped
-        } else if self.is_super_peer() || self.presence.is_open() {
-            Method::Reversed
-        } else if at.is_main()
-            && self.presence.is_mapped()
-            && !self.says_of_itself(node, at, CandidateKind::Reflexive)
-        {
-            // From a port that nobody could know, so nobody punched: it came in through our mapping.
-            Method::Mapped
-        } else {
-            Method::Punched
-        }
-    }
-
-    /// How a place was found at which the peer has just been heard.
-    fn method_at(&self, node: NodeId, at: Locator) -> Method {
-        let guessed = self.peers.get(&node).and_then(|peer| peer.guess.method(at.endpoint()));
-        guessed.unwrap_or_else(|| self.method(node, at))
-    }
-
-    /// Whether that is a candidate of this kind in the peer's whereabouts.
-    fn says_of_itself(&self, node: NodeId, at: Endpoint, kind: CandidateKind) -> bool {
-        let place = self.peers.get(&node).and_then(|peer| peer.place.as_ref());
-        place.is_some_and(|place| place.whereabouts.candidates.contains(&Candidate { kind, at: at.at }))
-    }
-
     /// Send a probe on a path that has proved itself; the token. On one that we have left it says so.
     pub(super) fn probe(&mut self, node: NodeId, way: Locator) -> u64 {
         let token = self.rng.next_u64();
@@ -322,12 +284,7 @@ impl Node {
             self.on_pong(node, token, rtt);
         } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
             let path = Locator::Direct(at);
-            // A new list of candidates may have forgotten what the place was meanwhile.
-            let method = match (method, self.method(node, path)) {
-                (Method::Punched | Method::Mapped, Method::Hairpin) => Method::Hairpin,
-                (Method::Punched, Method::Mapped) => Method::Mapped,
-                _ => method,
-            };
+            let method = self.settle_method(node, path, method);
             let Some(peer) = self.peer(node) else { return };
             peer.paths.confirm(path, method, now);
             peer.paths.measured(path, rtt);

@@ -1,6 +1,6 @@
 //! What a node has to say about itself.
 
-use super::{Method, Node, PathView, PeerView, Status, SuperPeerView};
+use super::{Node, PathView, PeerView, Status, SuperPeerView};
 use crate::id::NodeId;
 use crate::locator::{Endpoint, Locator};
 use crate::peer::Peer;
@@ -104,7 +104,7 @@ impl Node {
             locator: path.locator,
             via,
             carrier: self.streams.carrier(path.locator.endpoint()),
-            method: if path.locator.is_direct() { path.method } else { Method::Relayed },
+            method: self.told_method(node, path.locator, path.method),
             rtt: path.rtt(),
             loss: path.loss(),
             mtu: path.mtu().bytes,

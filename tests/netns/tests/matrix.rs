@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use frejus_netns::NatClass;
 use frejus_netns::matrix::drive;
-use frejus_netns::matrix::record::{Best, Record, expected};
+use frejus_netns::matrix::record::{Record, expected};
+use frejus_oracle::Best;
 
 /// Laboratories at a time: two suit two cores.
 const AT_A_TIME: usize = 2;
@@ -35,6 +36,7 @@ fn wrong(record: &Record, best: Best) -> Option<String> {
         || !record.connected
         || record.lost > 0
         || direct != best.is_direct()
+        || direct && record.method != best.method()
         || !found
     {
         return Some(format!("{} -> {}, {best:?} expected: {record:?}", record.a, record.b));

@@ -8,7 +8,6 @@
 //! | [`internet`], [`nat`], [`link`], `mapping` | between machines |
 //! | [`crypto`], [`tunnel`], [`keys`] | a model of the cryptographic seam |
 //! | [`directory`], [`founder`] | a model of the table; who enrolled whom |
-//! | [`oracle`] | what must be possible between NAT classes |
 //! | [`laws`], [`trace`] | what must hold at every step; what happened |
 //! | [`dice`] | all randomness |
 //!
@@ -29,7 +28,6 @@ pub mod link;
 mod mapping;
 pub mod nat;
 mod newcomer;
-pub mod oracle;
 pub mod scenario;
 pub mod trace;
 pub mod tunnel;

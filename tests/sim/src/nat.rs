@@ -12,6 +12,17 @@ use frejus_overlay::timing::Instant;
 
 use crate::dice::Dice;
 
+/// The seven classes of the matrix, in the order of [`frejus_oracle::CLASSES`].
+pub const CLASSES: [NatClass; 7] = [
+    NatClass::Open,
+    NatClass::Firewalled,
+    NatClass::FullCone,
+    NatClass::AddressRestricted,
+    NatClass::PortRestricted,
+    NatClass::SymmetricSequential,
+    NatClass::SymmetricRandom,
+];
+
 /// What a decision depends on (RFC 4787, sections 4.1 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependence {

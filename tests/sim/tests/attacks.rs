@@ -14,7 +14,7 @@ use frejus_overlay::wire;
 use frejus_overlay::wire::control::{self, Message};
 use frejus_sim::app::Kind;
 use frejus_sim::forwarding::Deed;
-use frejus_sim::oracle::CLASSES;
+use frejus_sim::nat::CLASSES;
 use frejus_sim::scenario::Scenario;
 use frejus_sim::world::World;
 

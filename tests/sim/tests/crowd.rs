@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use frejus_overlay::document::NatClass;
 use frejus_sim::app::Kind;
-use frejus_sim::oracle::CLASSES;
+use frejus_sim::nat::CLASSES;
 use frejus_sim::scenario::Scenario;
 use frejus_sim::world::World;
 

@@ -8,7 +8,7 @@ use frejus_overlay::node::{Answer, Netcheck, Request};
 use frejus_overlay::stream::{Passage, Tried};
 use frejus_sim::link::{Quality, WAN};
 use frejus_sim::nat::Behaviour;
-use frejus_sim::oracle::CLASSES;
+use frejus_sim::nat::CLASSES;
 use frejus_sim::scenario::Scenario;
 use frejus_sim::world::World;
 

@@ -1,5 +1,6 @@
 //! What one run of one cell found: a line of JSON, written by the driver on the kernel and by the simulator.
 
+use frejus_oracle::{Best, best};
 use serde_json::{Value, json};
 
 use crate::nat::NatClass;
@@ -13,8 +14,6 @@ pub struct Record {
     pub a: NatClass,
     /// The class of the other.
     pub b: NatClass,
-    /// What the oracle expects; the simulator knows.
-    pub best: Option<Best>,
     /// The seed, or the number of the run where the kernel rolls the dice.
     pub seed: u64,
     /// Whether the first packet was answered.
@@ -35,56 +34,6 @@ pub struct Record {
     pub failure: Option<String>,
 }
 
-/// The best way there is between two classes, in the oracle's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Best {
-    /// Direct at once.
-    Public,
-    /// The inner side is asked to dial.
-    Reversed,
-    /// Both open the hole.
-    Punched,
-    /// As punched, the port learnt from what arrives.
-    Learnt,
-    /// By the next port.
-    Predicted,
-    /// By many ports.
-    Guessed,
-    /// Only through a relay.
-    Relay,
-}
-
-impl Best {
-    /// Every way once.
-    pub const ALL: [Self; 7] = [
-        Self::Public,
-        Self::Reversed,
-        Self::Punched,
-        Self::Learnt,
-        Self::Predicted,
-        Self::Guessed,
-        Self::Relay,
-    ];
-
-    /// As the simulator writes it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Reversed => "reversed",
-            Self::Punched => "punched",
-            Self::Learnt => "learnt",
-            Self::Predicted => "predicted",
-            Self::Guessed => "guessed",
-            Self::Relay => "relay",
-        }
-    }
-
-    /// Whether the path is to become direct.
-    pub const fn is_direct(self) -> bool {
-        !matches!(self, Self::Relay)
-    }
-}
-
 impl Record {
     /// A run that was none, and why.
     pub fn failed(world: &str, [a, b]: [NatClass; 2], seed: u64, why: &str) -> Self {
@@ -93,7 +42,6 @@ impl Record {
             world: world.to_owned(),
             a,
             b,
-            best: None,
             seed,
             connected: false,
             kind: String::new(),
@@ -109,8 +57,7 @@ impl Record {
     /// As one line.
     pub fn line(&self) -> String {
         json!({
-            "world": self.world, "a": self.a.word(), "b": self.b.word(), "best": self.best.map(Best::word),
-            "seed": self.seed, "connected": self.connected, "kind": self.kind, "method": self.method,
+            "world": self.world, "a": self.a.word(), "b": self.b.word(), "seed": self.seed, "connected": self.connected, "kind": self.kind, "method": self.method,
             "direct_ms": self.direct_ms, "found": self.found, "found_ms": self.found_ms, "lost": self.lost,
             "failure": self.failure,
         })
@@ -122,13 +69,11 @@ impl Record {
         let value: Value = serde_json::from_str(line).ok()?;
         let word = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         let class = |key: &str| value[key].as_str()?.parse().ok();
-        let best = value["best"].as_str();
         let found = |side: usize| value["found"][side].as_str().unwrap_or_default().to_owned();
         Some(Self {
             world: value["world"].as_str()?.to_owned(),
             a: class("a")?,
             b: class("b")?,
-            best: best.and_then(|word| Best::ALL.into_iter().find(|best| best.word() == word)),
             seed: value["seed"].as_u64()?,
             connected: value["connected"].as_bool()?,
             kind: word("kind"),
@@ -142,27 +87,9 @@ impl Record {
     }
 }
 
-/// The best way between two classes: the oracle's table, which the simulator has too and the report compares.
-pub const fn expected([a, b]: [NatClass; 2]) -> Best {
-    use NatClass::{
-        AddressRestricted, Firewalled, FullCone, Open, PortRestricted, SymmetricRandom, SymmetricSequential,
-    };
-    match (a, b) {
-        (Open, Open | FullCone) | (FullCone, Open) => Best::Public,
-        (Open, _) | (_, Open) => Best::Reversed,
-        (SymmetricRandom, SymmetricRandom | SymmetricSequential) | (SymmetricSequential, SymmetricRandom) => {
-            Best::Relay
-        }
-        (FullCone | AddressRestricted, SymmetricRandom | SymmetricSequential)
-        | (SymmetricRandom | SymmetricSequential, FullCone | AddressRestricted) => Best::Learnt,
-        (FullCone, _) | (_, FullCone) => Best::Public,
-        (SymmetricSequential, Firewalled | PortRestricted | SymmetricSequential)
-        | (Firewalled | PortRestricted, SymmetricSequential) => Best::Predicted,
-        (SymmetricRandom, Firewalled | PortRestricted) | (Firewalled | PortRestricted, SymmetricRandom) => {
-            Best::Guessed
-        }
-        _ => Best::Punched,
-    }
+/// The best way between two classes, as the first sees it.
+pub fn expected([a, b]: [NatClass; 2]) -> Best {
+    best(a.word(), b.word()).expect("both know the same seven classes")
 }
 
 /// Every ordered pair: 49 cells, the class that speaks first in front.
@@ -177,7 +104,6 @@ mod tests {
     #[test]
     fn a_record_is_read_back() {
         let record = Record {
-            best: Some(Best::Predicted),
             connected: true,
             kind: "direct".into(),
             method: "predicted".into(),
@@ -196,20 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn expectations_are_symmetric_and_count_as_published() {
-        assert!(cells().all(|[a, b]| expected([a, b]) == expected([b, a])));
-        let unordered = |[a, b]: &[NatClass; 2]| {
-            let at = |class| NatClass::ALL.iter().position(|other| *other == class);
-            at(*a) <= at(*b)
-        };
-        let count = |wanted: Best| cells().filter(unordered).filter(|cell| expected(*cell) == wanted).count();
-        let without_luck = [Best::Public, Best::Reversed, Best::Punched, Best::Learnt].map(count);
-        assert_eq!(without_luck.iter().sum::<usize>(), 21);
-        assert_eq!([Best::Predicted, Best::Guessed, Best::Relay].map(count), [3, 2, 2]);
-    }
-
-    #[test]
-    fn there_are_49_cells() {
-        assert_eq!(cells().count(), 49);
+    fn there_are_49_cells_and_something_is_expected_of_each() {
+        assert_eq!(cells().map(expected).count(), 49);
     }
 }

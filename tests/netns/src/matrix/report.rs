@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::record::{Best, Record, cells};
+use frejus_oracle::Best;
+
+use super::record::{Record, cells, expected};
 use super::tally::{Tally, disagreement, found};
 use crate::nat::NatClass;
 
@@ -48,12 +50,6 @@ fn pair(records: &[Record], world: &str, [a, b]: [NatClass; 2]) -> Tally {
     Tally::of(records.iter().filter(ours))
 }
 
-/// As the oracle says; a relay where no simulator has said anything.
-fn best(records: &[Record], cell: [NatClass; 2]) -> Best {
-    let said = records.iter().find(|record| [record.a, record.b] == cell && record.best.is_some());
-    said.and_then(|record| record.best).unwrap_or(Best::Relay)
-}
-
 fn pairs() -> impl Iterator<Item = [NatClass; 2]> {
     let row = |class: NatClass| NatClass::ALL.iter().position(|c| *c == class);
     cells().filter(move |[a, b]| row(*a) <= row(*b))
@@ -63,7 +59,7 @@ fn targets(page: &mut String, records: &[Record]) {
     type Count<'a> = &'a dyn Fn(&[NatClass; 2], &str) -> Option<bool>;
     let of = |ways: &'static [Best], least: f64| {
         move |cell: &[NatClass; 2], world: &str| {
-            let best = best(records, *cell);
+            let best = expected(*cell);
             let tally = pair(records, world, *cell);
             ways.contains(&best).then(|| tally.runs > 0 && tally.rate(best) >= least)
         }
@@ -105,7 +101,7 @@ fn grid(page: &mut String, records: &[Record], world: &str) {
         let _ = write!(page, "\n| **{}** {} |", SHORT[row], a.word());
         for b in NatClass::ALL {
             let tally = tally(records, world, [a, b]);
-            let good = tally.good(best(records, [a, b]));
+            let good = tally.good(expected([a, b]));
             let _ = write!(page, " {} {good}/{} |", tally.method(), tally.runs);
         }
     }
@@ -121,7 +117,7 @@ fn table(page: &mut String, records: &[Record]) {
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for cell in cells() {
-        let best = best(records, cell);
+        let best = expected(cell);
         let _ = write!(page, "| {} | {} | {} |", cell[0].word(), cell[1].word(), best.word());
         for world in ["kernel", "simulator"] {
             let tally = tally(records, world, cell);
@@ -172,7 +168,7 @@ fn disagreements(page: &mut String, records: &[Record]) {
     let before = page.len();
     for cell in cells() {
         let [kernel, simulator] = ["kernel", "simulator"].map(|world| tally(records, world, cell));
-        if let Some(what) = disagreement(&kernel, &simulator, best(records, cell)) {
+        if let Some(what) = disagreement(&kernel, &simulator, expected(cell)) {
             let _ = writeln!(page, "- {} → {}: {what}", cell[0].word(), cell[1].word());
         }
     }
@@ -190,7 +186,7 @@ fn failures(page: &mut String, records: &[Record]) {
         }
     }
     for record in records {
-        let missed = match (&record.failure, best(records, [record.a, record.b])) {
+        let missed = match (&record.failure, expected([record.a, record.b])) {
             (Some(why), _) => why.clone(),
             (None, best) if best.is_direct() && record.kind != "direct" => {
                 format!("stayed on the {}", record.kind)
@@ -207,9 +203,8 @@ fn failures(page: &mut String, records: &[Record]) {
 mod tests {
     use super::*;
 
-    fn both(a: NatClass, b: NatClass, best: Best) -> [Record; 2] {
+    fn both(a: NatClass, b: NatClass) -> [Record; 2] {
         let record = |world: &str, kind: &str, method: &str| Record {
-            best: (world == "simulator").then_some(best),
             connected: true,
             kind: kind.into(),
             method: method.into(),
@@ -224,8 +219,7 @@ mod tests {
 
     #[test]
     fn a_page_calls_out_what_is_wrong() {
-        let mut records =
-            both(NatClass::PortRestricted, NatClass::SymmetricSequential, Best::Predicted).to_vec();
+        let mut records = both(NatClass::PortRestricted, NatClass::SymmetricSequential).to_vec();
         records.push(Record::failed("kernel", [NatClass::Open; 2], 4, "no frejus binary"));
         let page = page(&records, &vec![("kernel".into(), "6.18".into())]);
         for line in [

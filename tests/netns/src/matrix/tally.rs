@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Best, Record};
+use frejus_oracle::Best;
+
+use super::record::Record;
 use crate::nat::NatClass;
 
 /// Rates of one cell that differ by more than this are a disagreement: five runs of six against six of six are none.

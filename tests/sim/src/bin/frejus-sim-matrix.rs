@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use frejus_overlay::document::NatClass;
-use frejus_sim::oracle::{Best, CLASSES, best};
+use frejus_sim::nat::CLASSES;
 use frejus_sim::scenario::Scenario;
 use frejus_sim::world::World;
 
@@ -45,12 +45,7 @@ fn main() -> ExitCode {
 fn run(seed: u64, a: NatClass, b: NatClass) -> String {
     let scenario = Scenario::new(seed).super_peer("s1").super_peer("s2").super_peer("s3");
     let mut world = scenario.home("a", a).home("b", b).build();
-    let expected = best(a, b).map_or("relay", word);
-    let head = format!(
-        r#"{{"world":"simulator","a":"{}","b":"{}","best":"{expected}","seed":{seed}"#,
-        a.name(),
-        b.name()
-    );
+    let head = format!(r#"{{"world":"simulator","a":"{}","b":"{}","seed":{seed}"#, a.name(), b.name());
     if world.run_until(Duration::from_secs(10), World::all_ready).is_none() {
         return format!(r#"{head},"connected":false,"lost":0,"failure":"not ready after 10 s"}}"#);
     }
@@ -79,16 +74,4 @@ fn run(seed: u64, a: NatClass, b: NatClass) -> String {
         found[1],
         milliseconds(found_ms),
     )
-}
-
-const fn word(best: Best) -> &'static str {
-    match best {
-        Best::Public => "public",
-        Best::Reversed => "reversed",
-        Best::Punched => "punched",
-        Best::Learnt => "learnt",
-        Best::Predicted => "predicted",
-        Best::Guessed => "guessed",
-        Best::Relay => "relay",
-    }
 }
