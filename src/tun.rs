@@ -21,8 +21,9 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::offload::{Offload, Offloads, Why};
 
-/// Packets that may wait for us in the kernel while we are kept off the processor: 5 ms of 200,000 small ones a second.
-const QUEUE: u32 = 1000;
+/// Packets that may wait for us in the kernel while we are kept off the processor: 10 ms of 200,000 small ones a second. A
+/// program that was kept off as well sends what it missed in one go, and 5 ms were now and then too few for that.
+const QUEUE: u32 = 2000;
 /// Names that are tried: `frejus0` to `frejus255`, one for each /16 of 10.0.0.0/8.
 const NAMES: u32 = 256;
 
