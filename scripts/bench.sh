@@ -112,6 +112,7 @@ describe() {
         echo "iperf3=$(iperf3 --version | awk 'NR == 1 { print $2 }')"
         echo "commit=$(git rev-parse --short HEAD 2>/dev/null || true)"
         echo "load_before=$(cut -d' ' -f1 /proc/loadavg)"
+        echo "libp2p_mb=$("$libp2p" | sed -n 's/.*"mb":\([0-9.]*\).*/\1/p')"
         echo "rounds=$rounds"
         echo "seconds=$seconds"
         echo "side=$side"

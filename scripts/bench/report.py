@@ -122,13 +122,16 @@ def datagrams(results):
 
 
 def memory(results):
+    """What each holds, and how much of ours is libp2p's."""
     head = ["system", "resident before traffic, MB", "and after all of it, MB", "start to first answer, s"]
     rows = []
     for s in in_full(results):
         if s != "veth":
             cells = [shown(results.of(s, k), "{:.1f}") for k in ("rss_before", "rss_after")]
             rows.append(strong(s, [name(s), *cells, shown(results.of(s, "start"))]))
-    return table(head, rows)
+    libp2p = results.machine.get("libp2p_mb")
+    share = f"\n\nOf frejus's, libp2p by itself holds {libp2p} MB." if libp2p else ""
+    return table(head, rows) + share
 
 
 def reasons(results):
@@ -226,7 +229,8 @@ second round only. The single TCP stream runs {seconds} s, every other TCP run {
   through uncut, which no real network card does.
 - *relayed*: A and B can't reach each other, S relays: three nodes on the same cores. The relay's budget is lifted.
 - *no cipher*: the ceiling, a build that seals nothing. It is insecure and can't be made by accident, see below.
-- *resident*: the daemon of the sending side, code included.
+- *resident*: the daemon of the sending side, code included. *libp2p by itself*: what a process holds more after it has started
+  a directory alone, met another, stored a record there and found it again.
 - *start*: from starting one side, the other being up, to the first answered ping. Both have been enrolled before.
 - *retransmits*: TCP segments of the single stream.
 

@@ -157,14 +157,13 @@ take() {
     fn=${base//-/_}
 }
 
-# Our own source and counter of datagrams, and the yardstick; built where they are missing or old.
+# Our own source and counter of datagrams, the yardstick, and libp2p by itself; built where they are missing or old.
 tools() {
-    if [[ -n ${FREJUS_BENCH_TOOLS:-} ]]; then
-        flood=$FREJUS_BENCH_TOOLS/frejus-flood seal=$FREJUS_BENCH_TOOLS/frejus-seal
-    else
+    local directory=${FREJUS_BENCH_TOOLS:-$target/release}
+    if [[ -z ${FREJUS_BENCH_TOOLS:-} ]]; then
         install_rust
         as_builder cargo build --quiet --locked --release -p frejus-bench || die "cargo could not build frejus-bench"
-        flood=$target/release/frejus-flood seal=$target/release/frejus-seal
     fi
-    [[ -x $flood && -x $seal ]] || die "no frejus-flood and frejus-seal in ${FREJUS_BENCH_TOOLS:-$target/release}"
+    flood=$directory/frejus-flood seal=$directory/frejus-seal libp2p=$directory/frejus-libp2p
+    [[ -x $flood && -x $seal && -x $libp2p ]] || die "no frejus-flood, frejus-seal and frejus-libp2p in $directory"
 }
