@@ -446,6 +446,8 @@ pub struct PingReply {
     pub rtt_ms: f64,
     /// The path that the echo came back by.
     pub path: Path,
+    /// Whether a direct path may be found by going on.
+    pub guessing: bool,
 }
 
 /// `resolve --json`.

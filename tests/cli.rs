@@ -94,6 +94,7 @@ fn echo(kind: PathKind) -> PingReply {
             mtu: 1420,
             since_s: 1,
         },
+        guessing: false,
     }
 }
 

@@ -140,6 +140,7 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("control", "offer", message(&Message::Offer(offer))),
         ("control", "answer", message(&Message::Answer(answer))),
         ("control", "examine", message(&Message::Examine { id: 7 })),
+        ("control", "echo", message(&Message::Echo { token: 7 })),
         ("control", "moved", message(&Message::Moved { token: 7 })),
         ("control", "load", message(&Message::Load { nodes: 7, mbits: 9 })),
         ("control", "sight", message(&Message::Sight { channel: Channel(7) })),

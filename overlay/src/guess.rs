@@ -225,6 +225,14 @@ impl Guess {
         self.round.is_some() || self.volley.is_some() || self.scatter.is_some()
     }
 
+    /// Whether more traffic may lead to a path: something is under way or soon to begin, here or at the peer.
+    #[must_use]
+    pub fn is_promising(&self, now: Instant) -> bool {
+        let soon = self.next.is_some_and(|next| next <= now + FLOW_FIRST);
+        let theirs = matches!(self.plan, Some((Plan::Follow | Plan::Shoot | Plan::Heed, _)));
+        self.is_busy() || soon || theirs && self.rest_until <= now
+    }
+
     /// Whether a birthday guess is under way: it takes all the doors that a node has.
     #[must_use]
     pub const fn is_scattered(&self) -> bool {

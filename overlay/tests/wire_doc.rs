@@ -176,6 +176,8 @@ fn further_messages() -> Vec<(&'static str, Message)> {
         ("examined", Message::Examined { id: 7, side }),
         ("sight", Message::Sight { channel }),
         ("sighted", Message::Sighted { channel, at: Some(to.ip()) }),
+        ("echo", Message::Echo { token: 300 }),
+        ("echo-reply", Message::EchoReply { token: 300 }),
     ]
 }
 

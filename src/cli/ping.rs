@@ -11,14 +11,16 @@ use crate::report::{Echo, PathKind, Ping, PingReply, SCHEMA};
 
 /// Echoes that are sent unless the user says otherwise.
 const COUNT: u32 = 4;
-/// The same with `--until-direct`: at 200 ms each, longer than every way to a direct path takes.
+/// The same with `--until-direct`: at 200 ms each, longer than every way to a direct path takes but a guess;
 const COUNT_UNTIL_DIRECT: u32 = 30;
+/// and longer than that one takes.
+const COUNT_GUESSING: u32 = 130;
 const INTERVAL: Duration = Duration::from_secs(1);
 const INTERVAL_UNTIL_DIRECT: Duration = Duration::from_millis(200);
 
 pub(super) fn run(client: &Client, arguments: &Arguments) -> Result<(), Failure> {
     let mut round = Round::new(arguments);
-    for seq in 1..=round.count {
+    for seq in 1.. {
         let began = Instant::now();
         let answer = client.ping(&arguments.peer, arguments.timeout);
         let line = round.take(seq, answer)?;
@@ -44,6 +46,9 @@ struct Round {
     count: u32,
     interval: Duration,
     until_direct: bool,
+    /// Unless the user has said how many, an echo more as long as the node may still find a direct path.
+    may_go_on: bool,
+    guessing: bool,
     direct_wanted: bool,
     last_failure: Option<Failure>,
 }
@@ -61,6 +66,8 @@ impl Round {
             count: arguments.count.unwrap_or(count),
             interval,
             until_direct: arguments.until_direct,
+            may_go_on: arguments.until_direct && arguments.count.is_none(),
+            guessing: false,
             direct_wanted: arguments.until_direct || arguments.require_direct,
             last_failure: None,
         }
@@ -73,6 +80,7 @@ impl Round {
             Ok(reply) => {
                 self.report.sent += 1;
                 self.report.received += 1;
+                self.guessing = reply.guessing;
                 let line = reply_line(seq, &reply);
                 self.report.peer = reply.peer;
                 self.report.replies.push(Echo { seq, rtt_ms: reply.rtt_ms, path: reply.path });
@@ -89,7 +97,8 @@ impl Round {
     }
 
     fn over(&self, seq: u32) -> bool {
-        seq >= self.count || self.until_direct && self.direct()
+        let count = if self.may_go_on && self.guessing { COUNT_GUESSING } else { self.count };
+        seq >= count || self.until_direct && self.direct()
     }
 
     fn direct(&self) -> bool {
@@ -181,6 +190,19 @@ mod tests {
         assert!(round.over(2));
         assert_eq!(round.verdict(), Ok(()));
         assert_eq!((round.count, round.interval), (30, Duration::from_millis(200)));
+    }
+
+    #[test]
+    fn until_direct_goes_on_while_the_node_guesses() {
+        let mut round = round(true, false);
+        let guessing = PingReply { guessing: true, ..samples::ping_reply(samples::relayed()) };
+        round.take(30, Ok(guessing.clone())).unwrap();
+        assert!(!round.over(30) && !round.over(129) && round.over(130));
+        round.take(31, Ok(samples::ping_reply(samples::relayed()))).unwrap();
+        assert!(round.over(31), "there is nothing to wait for");
+        round.may_go_on = false;
+        round.take(32, Ok(guessing)).unwrap();
+        assert!(round.over(32), "the user has said how many");
     }
 
     #[test]

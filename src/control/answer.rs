@@ -34,10 +34,10 @@ impl Asked {
     /// Pass the node's answer on. An asker that has gone away is no error. Whether the node is to end.
     pub(super) fn answer(self, answer: Answer, now: UnixTime) -> bool {
         match (self, answer) {
-            (Self::Ping(reply), Answer::Pong { name, address, rtt, path }) => {
+            (Self::Ping(reply), Answer::Pong { name, address, rtt, path, guessing }) => {
                 let (rtt_ms, path) = (ms(rtt), self::path(path));
-                let pong =
-                    report::PingReply { schema: SCHEMA, peer: name, address: address.into(), rtt_ms, path };
+                let address = address.into();
+                let pong = report::PingReply { schema: SCHEMA, peer: name, address, rtt_ms, path, guessing };
                 _ = reply.send(Ok(pong));
             }
             (Self::Resolve(query, reply), Answer::Resolved(found)) => {

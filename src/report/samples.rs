@@ -142,7 +142,14 @@ pub(crate) fn peers() -> Peers {
 }
 
 pub(crate) fn ping_reply(path: Path) -> PingReply {
-    PingReply { schema: SCHEMA, peer: "b".into(), address: "10.93.4.7".parse().unwrap(), rtt_ms: 12.34, path }
+    PingReply {
+        schema: SCHEMA,
+        peer: "b".into(),
+        address: "10.93.4.7".parse().unwrap(),
+        rtt_ms: 12.34,
+        path,
+        guessing: false,
+    }
 }
 
 pub(crate) fn ping() -> Ping {

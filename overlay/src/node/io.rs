@@ -110,6 +110,8 @@ pub enum Answer {
         rtt: Duration,
         /// How.
         path: PathView,
+        /// Whether a direct path may be found by going on.
+        guessing: bool,
     },
     /// What was found.
     Resolved(Box<Resolution>),
@@ -131,8 +133,9 @@ pub enum Answer {
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pong { name, address, rtt, path } => {
-                f.debug_tuple("Pong").field(name).field(address).field(rtt).field(path).finish()
+            Self::Pong { name, address, rtt, path, guessing } => {
+                let fields = (name, address, rtt, path, guessing);
+                f.debug_tuple("Pong").field(&fields).finish()
             }
             Self::Resolved(resolution) => f.debug_tuple("Resolved").field(resolution).finish(),
             // Whoever reads a code can join.

@@ -173,9 +173,13 @@ impl Node {
         let Some(peer) = self.peer(node) else {
             return self.fail(request, Failed::Unreachable(node.short()));
         };
+        let was_active = peer.is_active(now);
         peer.awaken(now);
         peer.pings.insert(request, Ping { request, deadline, sent: None });
         if peer.path().is_some() {
+            if !was_active {
+                self.awaken(node);
+            }
             self.flush_pings(node);
         }
     }
@@ -183,28 +187,45 @@ impl Node {
     /// Send the echoes that waited for the session.
     pub(super) fn flush_pings(&mut self, node: NodeId) {
         let now = self.now.instant;
-        let Some(peer) = self.peers.get(&node) else { return };
-        let Some(path) = peer.path() else { return };
+        let Some(peer) = self.peers.get(&node).filter(|peer| peer.path().is_some()) else { return };
         let unsent: Vec<RequestId> =
             peer.pings.values().filter(|ping| ping.sent.is_none()).map(|ping| ping.request).collect();
         for request in unsent {
-            let token = self.probe(node, path);
+            let token = self.rng.next_u64();
+            self.send(node, &Message::Echo { token });
             if let Some(ping) = self.peer(node).and_then(|peer| peer.pings.get_mut(&request)) {
                 ping.sent = Some((token, now));
             }
         }
     }
 
-    /// The answer to a probe: perhaps a user waits for it.
-    pub(super) fn on_pong(&mut self, node: NodeId, token: u64, rtt: std::time::Duration) {
+    /// A peer's user wants to know.
+    pub(super) fn on_echo(&mut self, node: NodeId, token: u64) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        if peer.is_active(now) {
+            peer.awaken(now);
+        } else {
+            self.awaken(node);
+        }
+        self.send(node, &Message::EchoReply { token });
+    }
+
+    /// An echo came back; a second time, if it went two ways.
+    pub(super) fn on_echo_reply(&mut self, node: NodeId, token: u64) {
         let now = self.now;
         let Some(peer) = self.peer(node) else { return };
-        let waiting = peer.pings.values().find(|ping| ping.sent.is_some_and(|(sent, _)| sent == token));
-        let Some(request) = waiting.map(|ping| ping.request) else { return };
+        let sent = |ping: &&Ping| ping.sent.is_some_and(|(sent, _)| sent == token);
+        let Some(Ping { request, sent: Some((_, sent)), .. }) = peer.pings.values().find(sent).copied()
+        else {
+            return;
+        };
         peer.pings.remove(&request);
         let (name, address) = (peer.name().to_owned(), peer.member.passport.address4);
+        let guessing = peer.guess.is_promising(now.instant);
         if let Some(path) = self.path_view(node, now) {
-            self.answer(request, Answer::Pong { name, address, rtt, path });
+            let rtt = now.instant.since(sent);
+            self.answer(request, Answer::Pong { name, address, rtt, path, guessing });
         }
     }
 

@@ -190,6 +190,8 @@ impl Node {
         match message {
             Message::Probe { token } => self.on_probe(node, from, token),
             Message::Moved { token } => self.on_peer_moved(node, from, token),
+            Message::Echo { token } => self.on_echo(node, token),
+            Message::EchoReply { token } => self.on_echo_reply(node, token),
             Message::ProbeAck { token, seen } => self.on_probe_ack(node, from, token, seen),
             Message::Candidates { candidates, answer, ports } => {
                 self.on_candidates(node, &candidates, answer, ports);
@@ -280,8 +282,8 @@ impl Node {
         if peer.paths.passed(token, now) {
             return;
         }
-        if let Some((_, rtt)) = peer.paths.answered(token, now) {
-            self.on_pong(node, token, rtt);
+        if peer.paths.answered(token, now).is_some() {
+            // What it says of the path is known.
         } else if let Some((at, method, rtt)) = peer.punch.answered(token, now) {
             let path = Locator::Direct(at);
             let method = self.settle_method(node, path, method);
@@ -361,7 +363,13 @@ impl Node {
 
     /// Data flows again after a silence.
     pub(super) fn on_woken(&mut self, slot: SlotId) {
-        let Some(node) = self.by_slot(slot) else { return };
+        if let Some(node) = self.by_slot(slot) {
+            self.awaken(node);
+        }
+    }
+
+    /// Data flows, or what counts as such.
+    pub(super) fn awaken(&mut self, node: NodeId) {
         let now = self.now.instant;
         let Some(peer) = self.peer(node) else { return };
         peer.awaken(now);

@@ -193,6 +193,17 @@ pub enum Message {
         /// Its other end's; `None` if it is not there, or not by UDP.
         at: Option<IpAddr>,
     },
+    /// A user's: "do you hear me?" Travels as data does, counts as such, and is answered by the way that the receiver's own data
+    /// takes.
+    Echo {
+        /// Comes back.
+        token: u64,
+    },
+    /// The answer to that.
+    EchoReply {
+        /// The echo's.
+        token: u64,
+    },
 }
 
 /// What a super peer did to a mapping.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use frejus_oracle::{Best, best};
 use frejus_overlay::document::NatClass;
+use frejus_overlay::node::{Answer, Request};
 use frejus_sim::app::Kind;
 use frejus_sim::nat::CLASSES;
 use frejus_sim::scenario::Scenario;
@@ -117,5 +118,36 @@ fn behind_one_carrier_nat_homes_still_reach_each_other() {
         let stream = world.stream("a", "b", Duration::from_millis(50), SECOND * 20);
         world.run_for(SECOND * 21);
         assert_eq!(world.unanswered(stream, begun, world.now()), 0);
+    }
+}
+
+/// A user's pings are all that flows, as when somebody runs `frejus ping --until-direct`.
+#[test]
+fn pings_alone_lead_to_every_path_that_there_is() {
+    for one in CLASSES {
+        for other in CLASSES {
+            let scenario = Scenario::new(3).super_peer("s").super_peer("t").super_peer("u");
+            let mut world = scenario.home("a", one).home("b", other).build();
+            world.run_until(SECOND * 5, World::all_ready).expect("ready");
+            world.run_for(SECOND * 3);
+            let (best, label) = (best(one.name(), other.name()), format!("{}–{}", one.name(), other.name()));
+            let limit = wanted(best.expect("a class of the matrix"));
+            let (mut asked, begun) = (Vec::new(), world.now());
+            while world.now().since(begun) < limit.unwrap_or(SECOND * 7) && !world.is_direct("a", "b") {
+                let ping = Request::Ping { peer: "b".to_owned(), timeout: SECOND * 5 };
+                asked.push(world.request(world.id("a"), ping));
+                world.run_for(SECOND / 5);
+            }
+            world.run_for(SECOND);
+            let answers = asked.iter().map(|asked| world.host("a").answers.get(asked));
+            let gives_up = answers.map(|answer| match answer {
+                Some((_, Answer::Pong { guessing, .. })) => !guessing,
+                other => panic!("{label}: {other:?} to a ping\n{}", world.story()),
+            });
+            // As long as it goes on by itself, `frejus ping` does not ask.
+            let gave_up = gives_up.skip(29).any(|gives_up| gives_up);
+            assert!(!gave_up || limit != wanted(Best::Guessed), "{label}: it gives up");
+            assert_eq!(limit.is_some(), world.is_direct("a", "b"), "{label}\n{}", world.story());
+        }
     }
 }

@@ -40,7 +40,7 @@ impl Dice {
         let some = |dice: &mut Self| [A, B, LOGIN, 9][dice.below(4) as usize];
         let (who, channel) = (some(self), Channel(u64::from(self.below(3))));
         let contact = || world.contact(who);
-        match self.below(28) {
+        match self.below(30) {
             0 => Message::Probe { token: self.0.next_u64() },
             1 => Message::ProbeAck { token: self.0.next_u64(), seen: Some(address(9)) },
             2 | 3 => {
@@ -85,6 +85,8 @@ impl Dice {
                 Message::Reflect { transaction: [1; 12], to: address(who), avoid }
             }
             24 => Message::ReflectFor { transaction: [1; 12], to: address(who) },
+            27 => Message::Echo { token: self.0.next_u64() },
+            28 => Message::EchoReply { token: self.0.next_u64() },
             26 => Message::Examine { id: self.below(9) },
             25 => Message::Reflected { transaction: [1; 12], reflected: Reflected::ByStranger },
             _ => Message::SuperPeer { contact: contact() },
