@@ -13,6 +13,7 @@
 //! | `daemon` | the `frejus` binary: start, stop, ask |
 //! | `scene` | networks that most stories begin with |
 //! | `probe` | single words: where they are seen to come from, who gets in |
+//! | `flood` | datagrams with forged sources |
 //! | `traffic` | what crosses the network: ping streams, web pages, counters |
 //! | `matrix` | every pair of NAT classes: run, written down, told |
 //! | `wait` | waiting for a state |
@@ -21,6 +22,7 @@
 pub mod ability;
 pub mod daemon;
 pub mod evidence;
+pub mod flood;
 pub mod lab;
 pub mod link;
 pub mod matrix;

@@ -3,22 +3,20 @@
 //! `FLOOD_RATE` is datagrams a second: 5,000 unless it says otherwise, which an unoptimised build can bear; with
 //! `--release` set 50,000.
 
-use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use frejus_netns::daemon::LIMIT;
+use frejus_netns::flood::{Flood, Sources};
 use frejus_netns::scene::{FOUNDER, founder, join_by_file};
 use frejus_netns::traffic::{Capture, PingStream};
-use frejus_netns::wait::let_pass;
-use frejus_netns::{Daemon, Host, Lab, ability, wait_for};
+use frejus_netns::{Daemon, Lab, ability, wait_for};
 
 /// Default port of a node.
 const PORT: u16 = 51860;
 /// Where nobody reads: what a flood costs the machine whatever the node does.
 const NOWHERE: u16 = 9;
-/// Sources, each in a prefix of its own.
-const SOURCES: u16 = 500;
+/// Each in a prefix of its own.
+const SOURCES: Sources = Sources { within: "198.18.0.0/15", first: Ipv4Addr::new(198, 18, 0, 0), count: 500 };
 
 /// A super peer, a member with a tunnel to it, and a host that forges its sources.
 struct Siege {
@@ -26,7 +24,7 @@ struct Siege {
     s: Daemon,
     code: String,
     a: Daemon,
-    mallory: Host,
+    flood: Flood,
     /// Somebody's initiation, as it went over the wire: its mac1 is right.
     overheard: Vec<u8>,
 }
@@ -43,9 +41,10 @@ impl Siege {
         s.wait_path(&a.id(), "direct");
         let overheard = initiation(&capture.finish()).expect("A made a handshake with S");
         let mallory = lab.public("m", "203.0.113.103");
-        mallory.sh("ip route add local 198.18.0.0/15 dev lo");
-        s.host.sh("ip route add 198.18.0.0/15 via 203.0.113.103");
-        Some(Self { lab, s, code, a, mallory, overheard })
+        let to = SocketAddrV4::new(FOUNDER.parse().expect("an address"), PORT);
+        let flood = Flood { from: mallory, sources: SOURCES, to, rate: Some(rate()) };
+        flood.ways(&s.host, "203.0.113.103");
+        Some(Self { lab, s, code, a, flood, overheard })
     }
 
     /// What is thrown at S: name, port, and datagrams that take turns.
@@ -77,45 +76,11 @@ fn rate() -> u64 {
     std::env::var("FLOOD_RATE").map_or(5000, |rate| rate.parse().expect("FLOOD_RATE is a number"))
 }
 
-/// Throws `datagram` at S from [`SOURCES`] addresses while `deed` runs; datagrams sent a second.
+/// Throws `datagram` at S from [`SOURCES`] while `deed` runs; datagrams sent a second.
 fn under_flood(siege: &Siege, datagram: &[u8], port: u16, deed: impl FnOnce()) -> f64 {
-    let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
-    let begun = Instant::now();
-    std::thread::scope(|scope| {
-        scope.spawn(|| siege.mallory.within(|| throw(datagram, port, &over, &sent)));
-        // Also when the deed fails: the scope waits for the flood.
-        let _end = Ends(&over);
-        wait_for("the flood runs", LIMIT, || sent.load(Ordering::Relaxed) > rate() / 10);
-        deed();
-    });
-    sent.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64()
-}
-
-/// Ends a flood.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Sends in bursts of a millisecond until it is `over`.
-fn throw(datagram: &[u8], port: u16, over: &AtomicBool, sent: &AtomicU64) {
-    let source = |n: u16| Ipv4Addr::from(0xc612_0001 + (u32::from(n) << 8));
-    let bind = |n| UdpSocket::bind((source(n), 40_000)).expect("the whole prefix is local");
-    let sockets: Vec<UdpSocket> = (0..SOURCES).map(bind).collect();
-    let (begun, mut count) = (Instant::now(), 0_u64);
-    while !over.load(Ordering::Relaxed) {
-        let due = begun.elapsed().as_micros() as u64 * rate() / 1_000_000;
-        for n in count..due {
-            let socket = &sockets[n as usize % sockets.len()];
-            socket.send_to(datagram, (FOUNDER, port)).ok();
-        }
-        count = count.max(due);
-        sent.store(count, Ordering::Relaxed);
-        let_pass("a burst's gap", Duration::from_millis(1));
-    }
+    let mut flood = siege.flood.clone();
+    flood.to.set_port(port);
+    flood.during(&[datagram.to_vec()], deed).rate()
 }
 
 #[test]
