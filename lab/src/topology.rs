@@ -217,9 +217,9 @@ impl Topology {
     /// It is no topology, or can't be built.
     pub fn parse(text: &str) -> Result<Self> {
         let read: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            let what = format!("line {line}: {}", error.message().trim());
-            Trouble::new(Kind::BadTopology, what, "see docs/lab.md")
+            let place = place(text, error.span().map_or(0, |span| span.start), error.message());
+            let said: Vec<&str> = error.message().lines().map(str::trim).collect();
+            Trouble::new(Kind::BadTopology, format!("{place}: {}", said.join(", ")), "see docs/lab.md")
         })?;
         read.check()?;
         Ok(read)
@@ -372,8 +372,9 @@ impl Topology {
             let what = format!("{} is {}, so there is room for one host behind it", nat.name, nat.class);
             return Err(Trouble::new(Kind::BadTopology, what, "give each host a router of its own"));
         }
-        if nat.mtu.is_some_and(|mtu| !(576..=1500).contains(&mtu)) {
-            return Err(Trouble::new(Kind::BadTopology, format!("{}: mtu", nat.name), "say 576 to 1500"));
+        if let Some(mtu) = nat.mtu.filter(|mtu| !(576..=1500).contains(mtu)) {
+            let what = format!("{}: mtu = {mtu}", nat.name);
+            return Err(Trouble::new(Kind::BadTopology, what, "say 576 to 1500"));
         }
         Ok(())
     }
@@ -404,7 +405,9 @@ impl Topology {
             match next {
                 Some(nat) => done.push(nat),
                 None => {
-                    let what = "NATs are behind each other in a circle";
+                    let mut left = self.nats.iter().filter(|nat| !is_done(&nat.name));
+                    let name = left.next().map_or("", |nat| &nat.name);
+                    let what = format!("`{name}` and others are behind each other in a circle");
                     return Err(Trouble::new(Kind::BadTopology, what, "let one be on the internet"));
                 }
             }
@@ -460,6 +463,19 @@ impl NatPlan {
         }
         open[..ports.len()].copy_from_slice(ports);
         Ok(if ports.is_empty() { Tcp::None } else { Tcp::To(open) })
+    }
+}
+
+/// The line in which the byte `at` of `text` is, and the key whose value begins there, unless `said` names it.
+fn place(text: &str, at: usize, said: &str) -> String {
+    let before = &text.as_bytes()[..at.min(text.len())];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let is_key = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let key = before.trim_ascii_end().strip_suffix(b"=").unwrap_or_default().trim_ascii_end();
+    let begin = key.iter().rposition(|byte| !is_key(byte)).map_or(0, |other| other + 1);
+    match std::str::from_utf8(&key[begin..]) {
+        Ok(key) if !key.is_empty() && !said.contains(&format!("`{key}`")) => format!("line {line}, `{key}`"),
+        _ => format!("line {line}"),
     }
 }
 
@@ -571,7 +587,12 @@ mod tests {
             (nat("[[host]]\nname = 'wan'"), "taken"),
             (nat("[[host]]\nname = 'a b'"), "no name"),
             (nat("[[host]]\nname = 'a'\nbehind = 'n'\naddress = '203.0.113.9'"), "a is behind a NAT"),
-            (nat("lifetime = '30'"), "no time"),
+            (nat("lifetime = '30'"), "line 4, `lifetime`: `30` is no time"),
+            (nat("mtu = 'wide'"), "line 4, `mtu`: "),
+            (nat("proxy = 'open'"), "line 4, `proxy`: "),
+            (nat("hairpin = maybe"), "line 4, `hairpin`: "),
+            (nat("link = { loss = 1, delay = 20 }"), "line 4, `delay`: "),
+            (nat("mtu = 9000"), "n: mtu = 9000"),
             (nat("tcp = [1, 2, 3, 4, 5]"), "four ports"),
             (nat("link = { rate = 'fast' }"), "no rate"),
             ("[[nat]]\nname = 'n'\nclass = 'symmetric-random'\nhairpin = true".into(), "no hairpin"),
