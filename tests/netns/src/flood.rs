@@ -80,7 +80,7 @@ impl Flood {
     pub fn during(&self, datagrams: &[Vec<u8>], deed: impl FnOnce()) -> Thrown {
         let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
-            let thread = scope.spawn(|| self.throw(datagrams, &sent, |_| over.load(Ordering::Relaxed)));
+            let thread = scope.spawn(|| self.throw(datagrams, 0, &sent, |_| over.load(Ordering::Relaxed)));
             // Also when the deed fails: the scope waits for the flood.
             let end = Ends(&over);
             let under_way = self.rate.map_or(BURST, |rate| rate / 10);
@@ -91,12 +91,18 @@ impl Flood {
         })
     }
 
-    /// Throws `count` of these, in turn.
-    pub fn so_many(&self, datagrams: &[Vec<u8>], count: u64) -> Thrown {
-        self.throw(datagrams, &AtomicU64::new(0), |sent| sent >= count)
+    /// Throws `count` of these, in turn, the first from the source of number `first`.
+    pub fn so_many(&self, datagrams: &[Vec<u8>], first: u64, count: u64) -> Thrown {
+        self.throw(datagrams, first, &AtomicU64::new(0), |sent| sent >= count)
     }
 
-    fn throw(&self, datagrams: &[Vec<u8>], sent: &AtomicU64, is_over: impl Fn(u64) -> bool + Sync) -> Thrown {
+    fn throw(
+        &self,
+        datagrams: &[Vec<u8>],
+        first: u64,
+        sent: &AtomicU64,
+        is_over: impl Fn(u64) -> bool + Sync,
+    ) -> Thrown {
         self.from.within(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, FROM_PORT)).expect("the port is free");
             let (begun, mut count, mut bytes) = (Instant::now(), 0, 0);
@@ -105,7 +111,7 @@ impl Flood {
                 for n in count..due {
                     let datagram = &datagrams[n as usize % datagrams.len()];
                     // What a full queue refuses is as lost as what the queue behind it refuses.
-                    if self.send(&socket, datagram, n).is_ok() {
+                    if self.send(&socket, datagram, first + n).is_ok() {
                         bytes += datagram.len() as u64;
                     }
                 }
