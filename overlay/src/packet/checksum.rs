@@ -16,7 +16,7 @@ impl Sum {
     /// header and its payload.
     #[must_use]
     pub fn pseudo(addresses: &[u8], protocol: u8, length: usize) -> Self {
-        Self::default().bytes(addresses).word(u16::from(protocol)).number(length)
+        Self::default().words(addresses).word(u16::from(protocol)).number(length)
     }
 
     /// Adds bytes that begin at an even offset of what is summed; an odd last byte is padded with zero.
@@ -39,6 +39,14 @@ impl Sum {
         Self(self.0 + u64::from(fold(sum)))
     }
 
+    /// Adds a few whole 32-bit words, such as addresses or an IPv4 header, which [`Self::bytes`] is too much for. Bytes
+    /// that are left over are not added.
+    #[must_use]
+    pub fn words(self, bytes: &[u8]) -> Self {
+        let (words, _) = bytes.as_chunks::<4>();
+        Self(words.iter().fold(self.0, |sum, word| sum + u64::from(u32::from_ne_bytes(*word))))
+    }
+
     /// Adds one 16-bit number.
     #[must_use]
     pub fn word(self, value: u16) -> Self {
@@ -49,8 +57,7 @@ impl Sum {
     /// upper half being zero.
     #[must_use]
     pub fn number(self, value: usize) -> Self {
-        let [a, b, c, d] = u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes();
-        self.word(u16::from_be_bytes([a, b])).word(u16::from_be_bytes([c, d]))
+        Self(self.0 + u64::from(u32::try_from(value).unwrap_or(u32::MAX).to_be()))
     }
 
     /// The sum itself, not complemented: what the kernel wants in the checksum field of a packet whose checksum
@@ -132,6 +139,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn words_and_numbers_are_short_ways(words in prop::collection::vec(any::<[u8; 4]>(), 0..16), number: u32) {
+            let bytes = words.as_flattened();
+            prop_assert_eq!(Sum::default().words(bytes).folded(), naive(bytes));
+            let summed = Sum::default().words(bytes).number(number as usize).folded();
+            prop_assert_eq!(summed, naive(&[bytes, &number.to_be_bytes()].concat()));
+        }
+
         #[test]
         fn equals_the_definition(bytes in prop::collection::vec(any::<u8>(), 0..3000), cut in 0_usize..3000) {
             let even = cut.min(bytes.len()) & !1;

@@ -317,7 +317,7 @@ impl<'a> Candidate<'a> {
             (0, 0)
         };
         let header_intact = ip.is_v6()
-            || ip.header_len() == IPV4_HEADER && Sum::default().bytes(&bytes[..IPV4_HEADER]).is_intact();
+            || ip.header_len() == IPV4_HEADER && Sum::default().words(&bytes[..IPV4_HEADER]).is_intact();
         let intact = || !complete || partial::pseudo(&ip, &transport).bytes(part).is_intact();
         if size == 0 || !header_intact || !intact() {
             return None;
