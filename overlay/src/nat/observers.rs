@@ -116,6 +116,35 @@ mod tests {
     }
 
     #[test]
+    fn of_two_honest_and_two_that_lie_alike_the_networks_decide() {
+        let honest = [seen("203.0.113.1", "198.51.100.7:7"), seen("192.0.2.1", "198.51.100.7:7")];
+        for liars in [["192.88.99.1", "192.88.200.2"], ["203.0.113.9", "203.0.200.9"]] {
+            let liars = liars.map(|liar| seen(liar, "8.8.8.8:53"));
+            assert_eq!(believed(&[liars, honest].concat()), [(at("198.51.100.7:7"), true)]);
+            assert_eq!(believed(&[honest, liars].concat()), [(at("198.51.100.7:7"), true)]);
+        }
+        // What is not promised: who holds super peers in two networks is believed.
+        let apart = [seen("192.88.99.1", "8.8.8.8:53"), seen("192.89.99.1", "8.8.8.8:53")];
+        assert_eq!(believed(&apart), [(at("8.8.8.8:53"), true)]);
+    }
+
+    #[test]
+    fn of_ipv6_the_first_32_bits_are_one_network() {
+        let honest = [seen("2001:db8::1", "[2001:db8:7::7]:7"), seen("2400:1::1", "[2001:db8:7::7]:7")];
+        let liars = ["2600:1:1::1", "2600:1:2::2"].map(|liar| seen(liar, "[2606:4700::1111]:53"));
+        assert_eq!(believed(&[liars, honest].concat()), [(at("[2001:db8:7::7]:7"), true)]);
+        assert_eq!(believed(&[liars[0], liars[1], honest[0]]), []);
+        let apart = ["2600:1::1", "2600:2::1"].map(|observer| seen(observer, "[2001:db8:7::7]:7"));
+        assert_eq!(believed(&apart), [(at("[2001:db8:7::7]:7"), true)]);
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_no_network_of_its_own() {
+        let liars = [seen("192.88.99.1", "8.8.8.8:53"), seen("::ffff:192.88.1.1", "8.8.8.8:53")];
+        assert_eq!(believed(&[liars[0], liars[1], seen("203.0.113.1", "198.51.100.7:7")]), []);
+    }
+
+    #[test]
     fn in_one_network_two_that_agree_are_used_and_marked() {
         let near = [seen("203.0.113.1", "198.51.100.7:7"), seen("203.0.113.2", "198.51.100.7:7")];
         let liar = seen("203.0.113.3", "8.8.8.8:53");

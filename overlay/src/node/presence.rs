@@ -486,3 +486,47 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VICTIM: &str = "8.8.8.8:53";
+    const OURS: &str = "198.51.100.7:51860";
+
+    fn seen(observer: &str, at: &str) -> Observation {
+        Observation { observer: observer.parse().unwrap(), seen: at.parse().unwrap() }
+    }
+
+    /// What we would publish when homes answered our probes so, and super peers a survey so.
+    fn published(homes: &[Observation], surveyed: &[Observation]) -> Vec<String> {
+        let mut presence = Presence::new(Vec::new(), 51861, Instant::default());
+        presence.set_local(vec!["192.168.1.9:51860".parse().unwrap()], Instant::default());
+        for (at, home) in homes.iter().enumerate() {
+            presence.observe(NodeId([at as u8; 32]), *home, Instant::default());
+        }
+        presence.surveyed(surveyed.to_vec(), Instant::default());
+        let candidates = presence.gather(&[]).into_iter();
+        let reflexive = candidates.filter(|candidate| candidate.kind == CandidateKind::Reflexive);
+        reflexive.map(|candidate| candidate.at.to_string()).collect()
+    }
+
+    #[test]
+    fn homes_of_one_network_that_lie_alike_publish_no_victim() {
+        let liars = [seen("192.88.99.1", VICTIM), seen("192.88.200.2", VICTIM)];
+        let honest = seen("203.0.113.1", OURS);
+        assert!(published(&liars, &[liars[0], liars[1], honest]).is_empty());
+        assert_eq!(published(&[liars[0], honest], &[liars[1], seen("192.0.2.1", OURS)]), [OURS]);
+    }
+
+    #[test]
+    fn two_of_different_networks_that_agree_are_published() {
+        assert_eq!(published(&[seen("192.88.99.1", OURS), seen("203.0.113.1", OURS)], &[]), [OURS]);
+    }
+
+    #[test]
+    fn a_victim_that_a_survey_alone_names_is_not_published() {
+        let apart = [seen("192.88.99.1", VICTIM), seen("203.0.113.1", VICTIM)];
+        assert!(published(&[], &apart).is_empty(), "no home sees our socket there");
+    }
+}

@@ -40,6 +40,8 @@ struct Plan {
     enrolled: bool,
     started: bool,
     clock_ahead_s: i64,
+    /// Its public address, if it is to be a certain one.
+    address: Option<Ipv4Addr>,
 }
 
 /// A stage being built. The first super peer is founder and login server.
@@ -82,7 +84,7 @@ impl Scenario {
 
     fn plan(mut self, name: &str, stand: Stand) -> Self {
         let name = name.to_owned();
-        self.plans.push(Plan { name, stand, enrolled: true, started: true, clock_ahead_s: 0 });
+        self.plans.push(Plan { name, stand, enrolled: true, started: true, clock_ahead_s: 0, address: None });
         self
     }
 
@@ -138,6 +140,13 @@ impl Scenario {
     #[must_use]
     pub fn clock_ahead(mut self, seconds: i64) -> Self {
         self.last().clock_ahead_s = seconds;
+        self
+    }
+
+    /// The last host, a public one, has this address; without it, all are in one /16.
+    #[must_use]
+    pub fn at(mut self, address: [u8; 4]) -> Self {
+        self.last().address = Some(address.into());
         self
     }
 
@@ -201,7 +210,9 @@ impl Scenario {
             hosts.iter().find(|host| host.name == name).map(|host| host.realm).expect("a host named before")
         };
         let (realm, address) = match &plan.stand {
-            Stand::Public { .. } => (PUBLIC, Ipv4Addr::new(203, 0, 113 + high, low)),
+            Stand::Public { .. } => {
+                (PUBLIC, plan.address.unwrap_or_else(|| Ipv4Addr::new(203, 0, 113 + high, low)))
+            }
             Stand::Beside(other) => {
                 let realm = realm_of(other);
                 let there = hosts.iter().find(|host| host.name == *other).expect("found a line above");

@@ -1,8 +1,9 @@
 //! What NAT is in front of a node: found with three super peers, unknown rather than wrong with fewer.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use frejus_overlay::document::{CandidateKind, NatClass};
+use frejus_overlay::document::{Candidate, CandidateKind, NatClass};
 use frejus_overlay::nat::Dependence;
 use frejus_overlay::node::{Answer, Netcheck, Request};
 use frejus_overlay::stream::{Passage, Tried};
@@ -132,6 +133,56 @@ fn a_super_peer_that_lies_changes_neither_class_nor_candidates() {
             assert!(candidates.iter().any(|candidate| candidate.kind != CandidateKind::Relay), "{label}");
         }
     }
+}
+
+/// Two of one /16 lie alike, `honest` do not; what A, behind this NAT, thinks of itself.
+fn among_liars(honest: &[[u8; 4]], class: NatClass) -> (Netcheck, World) {
+    let mut scenario = Scenario::new(10).super_peer("s").super_peer("t");
+    for (name, address) in ["u", "v"].into_iter().zip(honest) {
+        scenario = scenario.super_peer(name).at(*address);
+    }
+    let mut world = scenario.home("a", class).build();
+    for liar in ["s", "t"] {
+        let id = world.id(liar);
+        world.hosts[id.0].forwarding.lie = Some(VICTIM);
+    }
+    world.run_until(SECOND * 5, World::all_ready).expect("ready");
+    let (found, _) = netcheck(&mut world, "a");
+    (found, world)
+}
+
+/// Whom liars name.
+const VICTIM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), 53);
+
+#[test]
+fn two_of_one_network_that_lie_alike_are_not_believed() {
+    for class in CLASSES {
+        for honest in [&[[192, 88, 99, 1], [198, 18, 0, 1]][..], &[[192, 88, 99, 1]]] {
+            let (found, world) = among_liars(honest, class);
+            let label = format!("{} among {} honest: {found:?}", class.name(), honest.len());
+            assert!(!found.external.contains(&VICTIM), "{label}");
+            assert!(!found.found.external.contains(&VICTIM), "{label}");
+            assert!([class, NatClass::Unknown].contains(&found.found.class), "{label}");
+            let candidates = world.status("a").expect("it runs").candidates;
+            assert!(candidates.iter().all(|candidate| candidate.at.ip() != VICTIM.ip()), "{label}");
+        }
+    }
+}
+
+#[test]
+fn two_of_different_networks_that_agree_are_believed_against_a_liar() {
+    let scenario = Scenario::new(11).super_peer("s").super_peer("t").at([192, 88, 99, 1]);
+    let mut world = scenario.super_peer("u").at([192, 89, 1, 1]).home("a", NatClass::PortRestricted).build();
+    let id = world.id("s");
+    world.hosts[id.0].forwarding.lie = Some(VICTIM);
+    world.run_until(SECOND * 5, World::all_ready).expect("ready");
+    let (found, _) = netcheck(&mut world, "a");
+    let outer: IpAddr = Ipv4Addr::new(198, 51, 100, 4).into();
+    assert!(found.found.external.iter().any(|at| at.ip() == outer), "{found:?}");
+    assert!(!found.found.external.contains(&VICTIM), "{found:?}");
+    let candidates = world.status("a").expect("it runs").candidates;
+    let reflexive = |candidate: &Candidate| candidate.kind == CandidateKind::Reflexive;
+    assert!(candidates.iter().any(|candidate| reflexive(candidate) && candidate.at.ip() == outer));
 }
 
 #[test]
