@@ -23,7 +23,7 @@ use frejus_overlay::login::Entry;
 use frejus_overlay::mapping::{Mapped, MappingProtocol};
 use frejus_overlay::node::{Answer, Event, Invitation, Node, Output, Persist, Request, RequestId};
 use frejus_overlay::port::{Command, Reply};
-use frejus_overlay::stream::{StreamEvent, Tried};
+use frejus_overlay::stream::{Across, StreamEvent, Tried};
 use frejus_overlay::timing::Instant;
 use frejus_overlay::verdict::{Counters, Drop};
 use frejus_overlay::wire::{Frame, classify};
@@ -78,6 +78,10 @@ pub trait World {
     fn close_door(&mut self, door: DoorId);
     /// Dial a stream; what becomes of it is told as [`News::Stream`].
     fn open_stream(&mut self, stream: StreamId, to: Vec<SocketAddr>);
+    /// Open a TCP port and ask where super peers see it; told as [`News::Stream`].
+    fn begin_crossing(&mut self, stream: StreamId, ask: Vec<SocketAddr>);
+    /// Connect from it.
+    fn cross(&mut self, stream: StreamId, across: Across);
     /// Close it, without a word.
     fn close_stream(&mut self, stream: StreamId);
     /// Find out where streams can be opened; that is told as [`News::Tried`].
@@ -343,6 +347,8 @@ impl<W: World> Control<W> {
             Output::OpenDoor(door) => self.world.open_door(door),
             Output::CloseDoor(door) => self.world.close_door(door),
             Output::OpenStream { id, to } => self.world.open_stream(id, to),
+            Output::BeginCrossing { id, ask } => self.world.begin_crossing(id, ask),
+            Output::Cross { id, across } => self.world.cross(id, across),
             Output::CloseStream(stream) => self.world.close_stream(stream),
             Output::TryStreams(to) => self.world.try_streams(to),
             Output::TrustStream(stream) => self.world.trust_stream(stream),

@@ -4,6 +4,7 @@
 //! of what strangers may hold. Never: a decision about which node to dial or which stream to use, which is the node's; a
 //! look into a datagram; a wait of whoever sends one.
 
+mod crossing;
 mod dial;
 mod inlet;
 mod outlet;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use frejus_overlay::locator::StreamId;
-use frejus_overlay::stream::{Carrier, StreamEvent, Tried};
+use frejus_overlay::stream::{Across, Carrier, StreamEvent, Tried};
 use frejus_overlay::verdict::{Counters, Drop as Reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,6 +35,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsStream;
 
+use crossing::{Port, Word};
+use dial::Dialled;
 use inlet::Inlet;
 use outlet::{Gone, Outlet};
 use strangers::Strangers;
@@ -90,6 +93,8 @@ struct Live {
     outlet: Outlet,
     /// Its other end has proved who it is; those that we dial need not.
     member: AtomicBool,
+    /// Of a crossing.
+    across: Word,
     task: OnceLock<AbortHandle>,
 }
 
@@ -164,6 +169,31 @@ impl Streams {
             shared.end(id, true).await;
         });
         _ = live.task.set(task.abort_handle());
+    }
+
+    /// Opens a port and asks the super peers at `ask` where they see it, which is told. Then [`Self::cross`], in time.
+    pub fn begin_crossing(&self, id: StreamId, ask: Vec<SocketAddr>) {
+        let live = Arc::new(Live::new(true));
+        self.shared.insert(id, &live);
+        let (shared, crossing) = (Arc::clone(&self.shared), Arc::clone(&live));
+        let task = self.runtime().spawn(async move {
+            match shared.cross(id, &crossing.across, &ask).await {
+                Ok(crossed) => {
+                    let event = StreamEvent::Open { at: crossed.at, carrier: crossed.carrier };
+                    _ = carry(&shared, id, crossed.at, crossed.stream, event).await;
+                }
+                Err(error) => tracing::debug!(%error, "a crossing came to nothing"),
+            }
+            shared.end(id, true).await;
+        });
+        _ = live.task.set(task.abort_handle());
+    }
+
+    /// Connects from a port whose peer is known, while the peer connects to it; an event follows.
+    pub fn cross(&self, id: StreamId, across: Across) {
+        if let Some(live) = self.shared.outlets.find(id) {
+            live.across.set(across);
+        }
     }
 
     /// Opens streams to the nodes at `addresses` and closes them as soon as they stand. `tell` is told once what was
@@ -269,7 +299,12 @@ impl fmt::Debug for Outlets {
 
 impl Live {
     fn new(member: bool) -> Self {
-        Self { outlet: Outlet::new(), member: AtomicBool::new(member), task: OnceLock::new() }
+        Self {
+            outlet: Outlet::new(),
+            member: AtomicBool::new(member),
+            across: Word::default(),
+            task: OnceLock::new(),
+        }
     }
 
     fn is_member(&self) -> bool {
@@ -302,6 +337,16 @@ impl Shared {
                 sleep(TELL_AGAIN).await;
             }
         }
+    }
+
+    /// A whole crossing: the port, what the super peers say of it, and the connection.
+    async fn cross(&self, id: StreamId, word: &Word, ask: &[SocketAddr]) -> io::Result<Dialled> {
+        let port = Port::open(&self.coat, ask).await?;
+        while !(self.tell)(id, StreamEvent::Seen { at: port.seen() }) {
+            sleep(TELL_AGAIN).await;
+        }
+        let across = word.hear().await?;
+        port.cross(&self.coat, across).await
     }
 
     /// Takes a connection on, for some other stranger's if there are too many.

@@ -173,7 +173,7 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<u8>)> {
 }
 
 /// What is said about addresses that are tried, guessed at or looked at.
-fn about_addresses() -> [(&'static str, Message); 8] {
+fn about_addresses() -> [(&'static str, Message); 9] {
     let to: std::net::SocketAddr = "198.51.100.7:40000".parse().expect("an address");
     let transaction = [7; 12];
     let candidates = vec![Candidate { kind: CandidateKind::Reflexive, at: to }];
@@ -186,6 +186,7 @@ fn about_addresses() -> [(&'static str, Message); 8] {
         ("reflect", Message::Reflect { transaction, to, avoid: vec![node(2)] }),
         ("reflect-for", Message::ReflectFor { transaction, to }),
         ("reflected", Message::Reflected { transaction, reflected: Reflected::ByStranger }),
+        ("cross", Message::Cross { at: to, answer: true }),
         ("sighted", Message::Sighted { channel: Channel(7), at: Some(to.ip()) }),
     ]
 }

@@ -39,6 +39,7 @@
 pub mod agreement;
 mod backlog;
 pub mod code;
+pub mod crossing;
 pub mod doctor;
 pub mod document;
 pub mod enrolment;
@@ -75,5 +76,6 @@ pub mod tunnel;
 pub mod tunnel_contract;
 #[doc(hidden)]
 pub mod tunnel_model;
+pub mod unproved;
 pub mod verdict;
 pub mod wire;

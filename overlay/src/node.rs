@@ -7,6 +7,7 @@
 //! call [`Node::handle_timeout`]. The laws are in the crate's documentation.
 
 mod ask;
+mod crossing;
 mod dial;
 mod doors;
 mod examine;

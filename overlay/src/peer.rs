@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::agreement::exchange::Agreement;
 use crate::backlog::Backlog;
+use crate::crossing::Crossing;
 use crate::document::{Member, Place, Roles, Verified};
 use crate::forward::{Slot, SlotCounters, SlotId};
 use crate::guess::Guess;
@@ -24,6 +25,7 @@ use crate::sight::Sight;
 use crate::standby::Standby;
 use crate::timing::Instant;
 use crate::tunnel::{SharedTunnel, Tunnel};
+use crate::unproved::Unproved;
 use crate::wire::part::Assembly;
 
 /// What a peer says of having moved is followed once in this time: it says so with every probe until one is answered.
@@ -66,6 +68,9 @@ pub(crate) struct Peer {
     pub(crate) paths: Paths,
     pub(crate) punch: Punch,
     pub(crate) guess: Guess,
+    pub(crate) crossing: Crossing,
+    /// Where it was tried over TCP, and nobody has proved to be it.
+    pub(crate) connected: Unproved,
     /// Where super peers see it.
     pub(crate) sight: Sight,
     /// When it was last told of super peers.
@@ -131,6 +136,8 @@ impl Peer {
             paths: Paths::new(fresh.device_mtu),
             punch: Punch::new(),
             guess: Guess::default(),
+            crossing: Crossing::default(),
+            connected: Unproved::new(),
             sight: Sight::default(),
             introduced: None,
             backlog: Backlog::default(),
@@ -273,7 +280,8 @@ impl Peer {
         let forget = (!self.is_home).then(|| self.forget_at());
         let agreement = self.agreement.poll_timeout();
         let (punch, guess) = (self.punch.poll_timeout(), self.guess.poll_timeout());
-        [dial, ping, forget, agreement, self.paths.poll_timeout(active, kept), punch, guess]
+        let crossing = self.crossing.poll_timeout();
+        [dial, ping, forget, agreement, self.paths.poll_timeout(active, kept), punch, guess, crossing]
             .into_iter()
             .flatten()
             .fold(self.tick, Instant::min)

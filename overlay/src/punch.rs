@@ -16,6 +16,9 @@ use crate::document::{Candidate, CandidateKind};
 use crate::locator::{Endpoint, is_elsewhere, is_public};
 use crate::node::Method;
 use crate::timing::Instant;
+use crate::unproved::Unproved;
+
+pub use crate::unproved::Trust;
 
 /// Tries of one burst, after its start: the second crosses the first answer to "try me" on most paths.
 const BURST: [Duration; 4] =
@@ -35,14 +38,6 @@ const PAUSES: [Duration; 7] = [
 const JOIN_AGAIN: Duration = Duration::from_millis(400);
 /// Addresses tried at once: a whereabouts' candidates and a few that were seen.
 const MAX_TARGETS: usize = 16;
-/// Probes that a host gets at once before it has answered, whatever the ports. It is the peer's word alone that the address
-/// is its own, and it may be a third party's.
-const UNPROVED: Allowance = Allowance { probes: 10, patience: Duration::from_secs(30) };
-/// What each port of a host gets that a super peer sees there as well, or that the peer itself was heard from: bursts, and
-/// the rounds of a prediction.
-const PLAUSIBLE: Allowance = Allowance { probes: 32, patience: Duration::from_secs(5) };
-/// Addresses whose probes are counted. No further ones are tried until some were left alone for the longest patience.
-const MAX_UNPROVED: usize = 256;
 /// Probes remembered: two bursts at all targets.
 const MAX_OUTSTANDING: usize = 128;
 
@@ -53,23 +48,6 @@ pub enum Due {
     Exchange,
     /// Send a probe there if [`Punch::admit`] allows it, and say so with [`Punch::sent`].
     Probe(SocketAddr),
-}
-
-/// What is known of an address that has not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// The peer says that it is its own.
-    Word,
-    /// A super peer sees the peer at this host, or the peer was just heard from the address.
-    Plausible,
-}
-
-/// So many probes at once, and then one in every so long a time: what came back is found, and a third party hears next to
-/// nothing.
-#[derive(Clone, Copy)]
-struct Allowance {
-    probes: u16,
-    patience: Duration,
 }
 
 /// A probe that has not been answered.
@@ -86,8 +64,8 @@ struct Outstanding {
 pub struct Punch {
     targets: BTreeMap<SocketAddr, Method>,
     outstanding: VecDeque<Outstanding>,
-    /// Addresses that have not answered: probes sent, and when the last. Outlives the targets, which the peer may change.
-    unproved: BTreeMap<SocketAddr, (u16, Instant)>,
+    /// What places have got that have not answered. Outlives the targets, which the peer may change.
+    unproved: Unproved,
     /// The burst under way: its start and the tries made.
     burst: Option<(Instant, usize)>,
     next_burst: Option<Instant>,
@@ -105,7 +83,7 @@ impl Punch {
         Self {
             targets: BTreeMap::new(),
             outstanding: VecDeque::new(),
-            unproved: BTreeMap::new(),
+            unproved: Unproved::new(),
             burst: None,
             next_burst: None,
             pauses: 0,
@@ -218,38 +196,16 @@ impl Punch {
         self.tally(to.at).sent += 1;
     }
 
-    /// Whether an address may be probed now, by what it has got without an answer, for whatever purpose; it is charged if
-    /// so.
+    /// Whether an address may be probed now; it is charged if so.
     pub fn admit(&mut self, at: SocketAddr, trust: Trust, now: Instant) -> bool {
-        let same = |other: &SocketAddr| match trust {
-            Trust::Word => other.ip() == at.ip(),
-            Trust::Plausible => *other == at,
-        };
-        let all = self.unproved.iter().filter(|(other, _)| same(other)).map(|(_, spent)| *spent);
-        let spent = all.reduce(|one, other| (one.0.saturating_add(other.0), one.1.max(other.1)));
-        let allowed = if trust == Trust::Word { UNPROVED } else { PLAUSIBLE };
-        let fits = |(probes, last)| probes < allowed.probes || now.since(last) >= allowed.patience;
-        if !spent.is_none_or(fits) || !self.make_room(at, now) {
-            return false;
-        }
-        let (probes, last) = self.unproved.entry(at).or_insert((0, now));
-        (*probes, *last) = (probes.saturating_add(1), now);
-        true
-    }
-
-    fn make_room(&mut self, at: SocketAddr, now: Instant) -> bool {
-        if self.unproved.len() < MAX_UNPROVED || self.unproved.contains_key(&at) {
-            return true;
-        }
-        self.unproved.retain(|_, (_, last)| now.since(*last) < UNPROVED.patience);
-        self.unproved.len() < MAX_UNPROVED
+        self.unproved.admit(at, trust, now)
     }
 
     /// An answer came: which target it proves, how that was found, and the round trip.
     pub fn answered(&mut self, token: u64, now: Instant) -> Option<(Endpoint, Method, Duration)> {
         let at = self.outstanding.iter().position(|probe| probe.token == token)?;
         let probe = self.outstanding.remove(at)?;
-        self.unproved.remove(&probe.to.at);
+        self.unproved.answered(&probe.to.at);
         self.tally(probe.to.at).answered += 1;
         Some((probe.to, probe.method, now.since(probe.sent)))
     }
@@ -351,15 +307,6 @@ mod tests {
         punch.sent(1, target().into(), Method::Punched, at(6_000));
         assert!(punch.answered(1, at(6_010)).is_some());
         assert!(punch.admit(target(), Trust::Word, at(6_020)), "it is the peer's");
-    }
-
-    #[test]
-    fn a_flood_of_addresses_is_not_followed_for_ever() {
-        let mut punch = Punch::new();
-        let place = |n: u32| SocketAddr::new(std::net::Ipv4Addr::from(0xc633_0000 + n).into(), 9);
-        let tried = (0..10_000).filter(|n| punch.admit(place(*n), Trust::Word, at(u64::from(*n)))).count();
-        assert_eq!((tried, punch.unproved.len()), (MAX_UNPROVED, MAX_UNPROVED));
-        assert!(punch.admit(place(20_000), Trust::Word, at(40_000)), "later there is room again");
     }
 
     #[test]

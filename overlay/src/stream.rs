@@ -93,9 +93,25 @@ impl Tried {
     }
 }
 
+/// Where a port connects to, while the peer's port connects to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Across {
+    /// Where others see the peer's port.
+    pub to: SocketAddr,
+    /// Whether we are TLS's client.
+    pub leads: bool,
+    /// So many times at most, one SYN each.
+    pub tries: u8,
+}
+
 /// What became of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEvent {
+    /// Of the port for a crossing: the super peers that answered see it there.
+    Seen {
+        /// One for each.
+        at: [Option<SocketAddr>; 2],
+    },
     /// It stands: one that we wanted, or one that somebody opened to us.
     Open {
         /// The other node's TCP address, or what is in front of it.

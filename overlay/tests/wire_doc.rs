@@ -175,6 +175,7 @@ fn further_messages() -> Vec<(&'static str, Message)> {
         ("examine", Message::Examine { id: 7 }),
         ("examined", Message::Examined { id: 7, side }),
         ("sight", Message::Sight { channel }),
+        ("cross", Message::Cross { at: to, answer: true }),
         ("sighted", Message::Sighted { channel, at: Some(to.ip()) }),
         ("echo", Message::Echo { token: 300 }),
         ("echo-reply", Message::EchoReply { token: 300 }),

@@ -45,6 +45,8 @@ impl World for Fake {
     fn open_door(&mut self, _: DoorId) {}
     fn close_door(&mut self, _: DoorId) {}
     fn open_stream(&mut self, _: StreamId, _: Vec<SocketAddr>) {}
+    fn begin_crossing(&mut self, _: StreamId, _: Vec<SocketAddr>) {}
+    fn cross(&mut self, _: StreamId, _: Across) {}
     fn close_stream(&mut self, _: StreamId) {}
     fn trust_stream(&mut self, _: StreamId) {}
     fn try_streams(&mut self, _: Vec<SocketAddr>) {}

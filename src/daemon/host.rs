@@ -10,6 +10,7 @@ use frejus_overlay::locator::{DoorId, Endpoint, StreamId, Via};
 use frejus_overlay::login::Entry;
 use frejus_overlay::node::Event;
 use frejus_overlay::port::Command;
+use frejus_overlay::stream::Across;
 use frejus_overlay::verdict::{Counters, Drop};
 use std::sync::atomic::Ordering;
 
@@ -67,6 +68,14 @@ impl World for Host {
 
     fn open_stream(&mut self, stream: StreamId, to: Vec<SocketAddr>) {
         self.streams.open(stream, to);
+    }
+
+    fn begin_crossing(&mut self, stream: StreamId, ask: Vec<SocketAddr>) {
+        self.streams.begin_crossing(stream, ask);
+    }
+
+    fn cross(&mut self, stream: StreamId, across: Across) {
+        self.streams.cross(stream, across);
     }
 
     fn close_stream(&mut self, stream: StreamId) {

@@ -160,6 +160,8 @@ impl Currents {
                     self.open[door] = true;
                     self.ask(door);
                 }
+                // No port is ever asked about.
+                Word::Event(_, StreamEvent::Seen { .. }) => {}
                 Word::Event(door, StreamEvent::Closed) => {
                     self.open[door] = false;
                     self.dial[door] = Some(now + AGAIN);

@@ -159,6 +159,7 @@ impl Node {
         for door in peer.guess.doors() {
             self.close_door(door);
         }
+        self.outputs.extend(peer.crossing.id().map(Output::CloseStream));
         self.slots[usize::from(peer.slot.0)] = None;
         self.by_key.remove(&peer.key);
         if let Some(wake) = peer.wake {

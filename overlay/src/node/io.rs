@@ -21,7 +21,7 @@ use crate::login::{Entry, LoginServer};
 use crate::mapping::Mapped;
 use crate::nat::Discovered;
 use crate::port::Command;
-use crate::stream::{Carrier, Tried};
+use crate::stream::{Across, Carrier, Tried};
 use crate::timing::UnixTime;
 use crate::tunnel::Protection;
 
@@ -439,6 +439,21 @@ pub enum Output {
         id: StreamId,
         /// Where its UDP port is; TCP has the same number, or 443.
         to: Vec<SocketAddr>,
+    },
+    /// Open a fresh TCP port for IPv4 and connect from it to the streams of these super peers, to ask where they see it;
+    /// that is told as [`crate::stream::StreamEvent::Seen`].
+    BeginCrossing {
+        /// The port's number, even, and that of the stream which it may become.
+        id: StreamId,
+        /// One address of each.
+        ask: Vec<SocketAddr>,
+    },
+    /// Connect from that port; what becomes of it is told like that of a stream.
+    Cross {
+        /// The port's.
+        id: StreamId,
+        /// Whereto.
+        across: Across,
     },
     /// Close a stream, or stop dialling. Nothing more is told of it.
     CloseStream(StreamId),

@@ -19,6 +19,9 @@ impl Node {
     /// How a path that leads there must have been found.
     pub(super) fn method(&self, node: NodeId, at: Locator) -> Method {
         let Locator::Direct(at) = at else { return Method::Relayed };
+        if self.streams.is_crossed(at) {
+            return Method::Punched;
+        }
         if !is_public(at.at.ip()) {
             Method::Local
         } else if self.is_reached_by_all(node, at) && self.is_super(node) {

@@ -201,6 +201,7 @@ impl Node {
             Message::GuessAgreed => self.on_guess_agreed(node),
             Message::Examine { id } => self.on_examine(node, id),
             Message::Examined { id, side } => self.on_examined(node, id, side),
+            Message::Cross { at, answer } => self.on_called_across(node, at, answer),
             Message::Bye => self.on_bye(node),
             Message::Offer(offer) => self.on_offer(node, from, &offer),
             Message::Answer(answer) => self.on_agreed(node, &answer),
@@ -288,6 +289,9 @@ impl Node {
             let path = Locator::Direct(at);
             let method = self.settle_method(node, path, method);
             let Some(peer) = self.peer(node) else { return };
+            if matches!(at.via, Via::Stream(_)) {
+                peer.connected.proved(at.at.ip());
+            }
             peer.paths.confirm(path, method, now);
             peer.paths.measured(path, rtt);
             // It may relay by this way before we use it ourselves.
@@ -403,6 +407,7 @@ impl Node {
         self.on_paths_timeout(node);
         self.on_punch_timeout(node);
         self.on_guess_timeout(node);
+        self.on_crossing_timeout(node);
         self.expire_pings(node);
         if self.peers.get(&node).is_some_and(|peer| !peer.is_home && peer.is_forgotten(now)) {
             self.remove_peer(node);
@@ -456,6 +461,7 @@ impl Node {
         if !active {
             peer.punch.stop();
             self.stop_guessing(node);
+            self.stop_crossing(node, false);
         }
         if let (Some(length), Some(path)) = (due, path) {
             self.transmit(path, &message[..length]);

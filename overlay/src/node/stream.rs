@@ -4,8 +4,8 @@
 //! is made, or a choice between it and other paths, which is [`crate::score`]'s.
 //!
 //! A super peer that does not answer over UDP for [`AFTER_UDP`] is dialled over TCP as well; once UDP is known to be
-//! blocked here, at once. A node whose UDP is blocked also dials those that it has traffic with, instead of punching. A
-//! stream stays until UDP has carried everything for [`LINGER`].
+//! blocked here, at once. Where UDP is blocked at one of two peers, each also dials the other while they have traffic,
+//! instead of punching, and [`super::crossing`] does what dialling can't. A stream stays until UDP has carried everything for [`LINGER`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -53,6 +53,8 @@ struct Open {
     carrier: Carrier,
     /// Whom we dialled, or who has proved to be at the other end.
     node: Option<NodeId>,
+    /// Both sides have connected at once.
+    is_crossed: bool,
 }
 
 /// A node that we want to reach by a stream.
@@ -69,6 +71,11 @@ struct Wanted {
     early: Option<Duration>,
     /// UDP carries everything since then.
     superseded: Option<Instant>,
+}
+
+impl Wanted {
+    const NEW: Self =
+        Self { id: None, next: None, tries: 0, udp_again: UDP_AGAIN, early: None, superseded: None };
 }
 
 #[derive(Debug, Default)]
@@ -104,16 +111,20 @@ impl Streams {
         Some(Tried::by(carrier, !is_https, is_https))
     }
 
+    /// Whether both sides made it by connecting at once.
+    pub(super) fn is_crossed(&self, endpoint: Endpoint) -> bool {
+        let Via::Stream(id) = endpoint.via else { return false };
+        self.open.get(&id).is_some_and(|open| open.is_crossed)
+    }
+
+    /// A number of ours.
+    pub(super) const fn next_id(&mut self) -> StreamId {
+        self.next = self.next.wrapping_add(OURS);
+        StreamId(self.next)
+    }
+
     fn want(&mut self, node: NodeId, at: Instant) {
-        let fresh = Wanted {
-            id: None,
-            next: Some(at),
-            tries: 0,
-            udp_again: UDP_AGAIN,
-            early: None,
-            superseded: None,
-        };
-        self.wanted.entry(node).or_insert(fresh);
+        self.wanted.entry(node).or_insert(Wanted { next: Some(at), ..Wanted::NEW });
     }
 
     fn dialled(&self, id: StreamId) -> Option<NodeId> {
@@ -135,7 +146,14 @@ impl Node {
     pub fn handle_stream(&mut self, id: StreamId, event: StreamEvent, now: crate::timing::Now) {
         self.advance(now);
         match event {
-            StreamEvent::Open { at, carrier } => self.on_stream_open(id, at, carrier),
+            StreamEvent::Seen { at } => {
+                let at: Vec<SocketAddr> = at.into_iter().flatten().collect();
+                self.on_port_seen(id, &at);
+            }
+            StreamEvent::Open { at, carrier } => match self.crossing_by(id) {
+                Some(node) => self.on_crossed(node, id, at),
+                None => self.on_stream_open(id, at, carrier),
+            },
             StreamEvent::Closed => self.on_stream_closed(id),
         }
         self.finish();
@@ -174,14 +192,22 @@ impl Node {
 
     /// A direct path to a peer would be good, and punching is no use where UDP does not pass.
     pub(super) fn seek_stream(&mut self, node: NodeId) {
-        if self.is_udp_blocked() && !self.addresses(node).is_empty() {
-            self.streams.want(node, self.now.instant);
+        let now = self.now.instant;
+        if !self.wants_stream(node) {
+            return;
+        }
+        if !self.addresses(node).is_empty() {
+            self.streams.want(node, now);
+        }
+        if let Some(peer) = self.peer(node) {
+            peer.crossing.seek(now);
         }
     }
 
     /// Our links changed: what was known of UDP is no longer true.
     pub(super) fn on_links_changed_for_streams(&mut self) {
         let now = self.now.instant;
+        self.peers.values_mut().for_each(|peer| peer.crossing.forget());
         for wanted in self.streams.wanted.values_mut() {
             wanted.udp_again = UDP_AGAIN;
             wanted.tries = 0;
@@ -206,15 +232,21 @@ impl Node {
     fn dial_stream(&mut self, node: NodeId) {
         let needed = self.peers.get(&node).is_some_and(|peer| match peer.path() {
             None => peer.dial.is_some() && peer.is_super_peer(),
-            Some(path) => !path.is_direct() && peer.is_active(self.now.instant) && self.is_udp_blocked(),
+            Some(path) => !path.is_direct() && peer.is_active(self.now.instant) && self.wants_stream(node),
         });
-        let to = self.addresses(node);
+        let mut to = self.addresses(node);
         if !needed || to.is_empty() || self.streams.endpoint(node).is_some() {
             self.streams.wanted.remove(&node);
             return;
         }
-        self.streams.next = self.streams.next.wrapping_add(OURS);
-        let id = StreamId(self.streams.next);
+        // Each is tried at its own number and at 443.
+        to.retain(|at| {
+            self.may_connect(node, *at) && self.may_connect(node, SocketAddr::new(at.ip(), HTTPS))
+        });
+        if to.is_empty() {
+            return self.pause_stream(node);
+        }
+        let id = self.streams.next_id();
         if let Some(wanted) = self.streams.wanted.get_mut(&node) {
             (wanted.id, wanted.next) = (Some(id), None);
         }
@@ -280,6 +312,28 @@ impl Node {
         }
     }
 
+    /// Both sides have connected at once: a stream like one that we dialled, unless another stands already.
+    fn on_crossed(&mut self, node: NodeId, id: StreamId, at: SocketAddr) {
+        let now = self.now.instant;
+        if let Some(peer) = self.peer(node) {
+            peer.crossing.stop();
+        }
+        let stands = self.streams.endpoint(node).is_some_and(|other| other.via != Via::Stream(id));
+        if stands || self.streams.open.len() >= STREAMS {
+            return self.end_stream(id);
+        }
+        if let Some(dialled) = self.streams.wanted.get(&node).and_then(|wanted| wanted.id) {
+            self.end_stream(dialled);
+        }
+        let wanted =
+            Wanted { id: Some(id), early: Some(UDP_SOON), next: Some(now + UDP_SOON), ..Wanted::NEW };
+        self.streams.wanted.insert(node, wanted);
+        let endpoint = Endpoint { via: Via::Stream(id), at };
+        let open = Open { at: endpoint, carrier: Carrier::Tcp, node: Some(node), is_crossed: true };
+        self.streams.open.insert(id, open);
+        self.use_stream(node, endpoint);
+    }
+
     fn on_stream_open(&mut self, id: StreamId, at: SocketAddr, carrier: Carrier) {
         let node = self.streams.dialled(id);
         let known = self.streams.open.contains_key(&id);
@@ -288,7 +342,8 @@ impl Node {
             return self.end_stream(id);
         }
         let endpoint = Endpoint { via: Via::Stream(id), at };
-        let open = self.streams.open.entry(id).or_insert(Open { at: endpoint, carrier, node });
+        let new = Open { at: endpoint, carrier, node, is_crossed: false };
+        let open = self.streams.open.entry(id).or_insert(new);
         open.carrier = carrier;
         let Some(node) = node else { return };
         self.streams.worked(carrier);
@@ -297,27 +352,46 @@ impl Node {
             let after = wanted.early.unwrap_or(wanted.udp_again);
             (wanted.next, wanted.tries, wanted.superseded) = (Some(self.now.instant + after), 0, None);
         }
+        self.use_stream(node, endpoint);
+    }
+
+    /// A stream to a node stands: is the node there?
+    fn use_stream(&mut self, node: NodeId, endpoint: Endpoint) {
+        let Endpoint { via: Via::Stream(id), at } = endpoint else { return };
         let Some(peer) = self.peers.get(&node) else { return self.end_stream(id) };
+        let method = match is_public(at.ip()) {
+            _ if self.streams.is_crossed(endpoint) => Method::Punched,
+            true => Method::Public,
+            false => Method::Local,
+        };
         match peer.path() {
             None => self.attempt(node),
             // UDP was only slow.
             Some(path) if path.is_direct() && !is_stream(path) => self.end_stream(id),
-            Some(_) => {
-                self.try_at(node, endpoint, if is_public(at.ip()) { Method::Public } else { Method::Local })
-            }
+            Some(_) => self.try_at(node, endpoint, method),
         }
     }
 
     fn on_stream_closed(&mut self, id: StreamId) {
         let now = self.now.instant;
-        if let Some(node) = self.streams.dialled(id)
-            && let Some(wanted) = self.streams.wanted.get_mut(&node)
+        if let Some(node) = self.streams.dialled(id) {
+            self.pause_stream(node);
+        } else if let Some(node) = self.crossing_by(id)
+            && let Some(peer) = self.peer(node)
         {
+            peer.crossing.failed(now);
+        }
+        self.lose_stream(id);
+    }
+
+    /// It is dialled again later.
+    fn pause_stream(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        if let Some(wanted) = self.streams.wanted.get_mut(&node) {
             let pause = PAUSES[wanted.tries.min(PAUSES.len() - 1)];
             wanted.tries += 1;
             (wanted.id, wanted.next) = (None, Some(now + pause));
         }
-        self.lose_stream(id);
     }
 
     /// Something authentic came from a node by a stream: now we know whose that is.
@@ -330,7 +404,12 @@ impl Node {
             return;
         }
         // What came through it may overtake the word that it stands.
-        let open = self.streams.open.entry(id).or_insert(Open { at, carrier: Carrier::Tcp, node: None });
+        let open = self.streams.open.entry(id).or_insert(Open {
+            at,
+            carrier: Carrier::Tcp,
+            node: None,
+            is_crossed: false,
+        });
         open.node = Some(node);
         self.outputs.push_back(Output::TrustStream(id));
         let theirs = |(id, open): &(&StreamId, &Open)| open.node == Some(node) && !id.0.is_multiple_of(OURS);

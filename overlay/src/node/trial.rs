@@ -86,7 +86,7 @@ impl Node {
     }
 
     /// Where a super peer listens, the address in use first.
-    fn trial_addresses(&self, node: &NodeId) -> Vec<SocketAddr> {
+    pub(super) fn trial_addresses(&self, node: &NodeId) -> Vec<SocketAddr> {
         let Some(place) = self.homes.place(node) else { return Vec::new() };
         let used = self.peers.get(node).and_then(Peer::direct_remote);
         let used = used.map(|remote| remote.at.ip().to_canonical());

@@ -47,6 +47,9 @@ impl Node {
         }
         let name = peer.name().to_owned();
         self.close_idle_doors(node);
+        if path.is_direct() {
+            self.stop_crossing(node, true);
+        }
         self.on_path_for_streams(node, path);
         self.unlisted.insert(node);
         self.event(Event::Path { name, direct: path.is_direct(), remote: path.remote() });
@@ -86,6 +89,7 @@ impl Node {
         peer.paths.clear();
         peer.punch.stop();
         self.stop_guessing(node);
+        self.stop_crossing(node, false);
         let Some(peer) = self.peer(node) else { return };
         peer.counters.announced.store(false, Ordering::Relaxed);
         let wanted = peer.is_home || peer.is_active(now);

@@ -204,6 +204,13 @@ pub enum Message {
         /// The echo's.
         token: u64,
     },
+    /// "Others see a TCP port of mine there: connect to it from yours, while I connect to that."
+    Cross {
+        /// The sender's.
+        at: SocketAddr,
+        /// Whether the receiver's port is wanted in return.
+        answer: bool,
+    },
 }
 
 /// What a super peer did to a mapping.

@@ -3,6 +3,7 @@
 //! Owns: [`World`]: the events in the order of their time, and the deadlines that nodes report. Time advances to the
 //! next event or deadline and nowhere else; only the node concerned is polled. Never: a decision of a node.
 
+mod crossing;
 mod currents;
 mod story;
 
@@ -30,6 +31,7 @@ use crate::laws::Laws;
 use crate::link::{HEADERS, Quality};
 use crate::trace::{Note, Trace};
 
+use crossing::{Crossed, Crossings};
 use currents::{Current, Currents};
 
 /// The lowest port of a further socket.
@@ -45,6 +47,8 @@ enum Happening {
     Tick(usize),
     /// Something about a TCP connection.
     Current(Current),
+    /// Something about ports that connect to each other.
+    Crossed(Crossed),
 }
 
 /// Letters sent at a fixed interval.
@@ -99,6 +103,7 @@ pub struct World {
     severed: BTreeSet<(HostId, HostId)>,
     dice: Dice,
     currents: Currents,
+    crossings: Crossings,
 }
 
 impl World {
@@ -126,6 +131,7 @@ impl World {
             severed: BTreeSet::new(),
             dice: Dice::new(seed, "world"),
             currents: Currents::default(),
+            crossings: Crossings::default(),
         }
     }
 
@@ -230,6 +236,7 @@ impl World {
             }
             Happening::Tick(stream) => self.tick(stream),
             Happening::Current(current) => self.on_current(current),
+            Happening::Crossed(what) => self.on_crossed(what),
         }
     }
 }
@@ -372,6 +379,8 @@ impl World {
             }
             Output::CloseDoor(door) => _ = host.doors.remove(&door),
             Output::OpenStream { id: stream, to } => self.open_stream(id, stream, &to),
+            Output::BeginCrossing { id: stream, ask } => self.begin_crossing(id, stream, &ask),
+            Output::Cross { id: stream, across } => self.cross(id, stream, across),
             Output::CloseStream(stream) => self.close_stream(id, stream),
             Output::TryStreams(to) => self.try_streams(id, &to),
             Output::TrustStream(stream) => self.trust_stream(id, stream),

@@ -111,6 +111,26 @@ fn a_third_party_that_a_peer_names_hears_ten_packets() {
 }
 
 #[test]
+fn a_third_party_that_a_peer_wants_connected_to_gets_ten_syns() {
+    let mut world = stage(NatClass::PortRestricted);
+    let victim = world.host("x").address.ip();
+    world.block_udp("a", true);
+    world.run_for(SECOND * 60);
+    world.stream("a", "m", TENTH, SECOND * 300);
+    world.run_until(SECOND * 5, |world| world.is_relayed("a", "m")).expect("by way of a relay");
+    world.run_until(SECOND * 5, |world| world.is_relayed("m", "a")).expect("both ways");
+    for round in 0..250_u16 {
+        for answer in [true, false] {
+            let at = SocketAddr::new(victim, 1024 + round);
+            say(&mut world, "m", "a", &Message::Cross { at, answer });
+        }
+        world.run_for(TENTH);
+    }
+    let syns = world.syns("a", victim);
+    assert!((1..=TEN).contains(&syns), "{syns} SYNs");
+}
+
+#[test]
 fn many_third_parties_hear_little_together() {
     let mut world = acquainted(NatClass::PortRestricted);
     let before = world.traffic("a").out;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use frejus_overlay::document::NatClass;
+use frejus_overlay::node::Method;
 use frejus_overlay::stream::{Carrier, Reach};
 use frejus_sim::app::Kind;
 use frejus_sim::scenario::Scenario;
@@ -63,6 +64,97 @@ fn a_node_without_udp_dials_public_peers() {
         world.run_for(SECOND * 25);
         assert!(world.answers_of(stream).iter().all(|(_, answer)| answer.is_some()), "nothing is lost");
         assert!(world.is_direct("a", "p"), "it stays");
+    }
+}
+
+#[test]
+fn a_public_node_without_udp_is_dialled_by_its_peers() {
+    for seed in SEEDS {
+        let mut world = homes(seed).home("p", NatClass::Open).build();
+        world.block_udp("p", true);
+        world.run_until(SECOND * 10, World::all_ready).expect("ready");
+        for (from, to) in [("a", "p"), ("p", "b")] {
+            let stream = world.stream(from, to, Duration::from_millis(50), SECOND * 20);
+            let begun = world.now();
+            let direct = |w: &World| w.is_direct(from, to) && w.is_direct(to, from);
+            world.run_until(SECOND * 5, direct).expect("direct");
+            assert_eq!(carrier(&world, from, to), Some(Some(Carrier::Tcp)));
+            let (other, method) = if from == "p" { (to, Method::Public) } else { (from, Method::Public) };
+            assert_eq!(world.path(other, "p").map(|path| path.method), Some(method), "{from} to {to}");
+            world.run_for(SECOND * 15);
+            assert_eq!(world.unanswered(stream, begun, world.now() - SECOND), 0, "nothing is lost");
+            assert!(world.is_direct(from, to), "it stays");
+        }
+    }
+}
+
+/// Two homes without UDP, or one.
+fn without_udp(seed: u64, classes: [NatClass; 2], blocked: &[&str]) -> World {
+    let [a, b] = classes;
+    let scenario = Scenario::new(seed).super_peer("s").super_peer("t");
+    let mut world = scenario.home("a", a).home("b", b).build();
+    blocked.iter().for_each(|host| world.block_udp(host, true));
+    world.run_until(SECOND * 20, World::all_ready).expect("ready");
+    world
+}
+
+#[test]
+fn two_nodes_that_can_not_be_dialled_connect_to_each_other_at_once() {
+    use NatClass::{AddressRestricted, Firewalled, FullCone, PortRestricted};
+    for seed in SEEDS {
+        for (classes, blocked) in [
+            ([PortRestricted, PortRestricted], &["a", "b"][..]),
+            ([PortRestricted, PortRestricted], &["a"]),
+            ([PortRestricted, PortRestricted], &["b"]),
+            ([FullCone, PortRestricted], &["a", "b"]),
+            ([AddressRestricted, Firewalled], &["a", "b"]),
+        ] {
+            let mut world = without_udp(seed, classes, blocked);
+            let stream = world.stream("a", "b", Duration::from_millis(50), SECOND * 40);
+            let begun = world.now();
+            let direct = |w: &World| w.is_direct("a", "b") && w.is_direct("b", "a");
+            let took = world.run_until(SECOND * 5, direct);
+            let took = took.unwrap_or_else(|| panic!("seed {seed}, {classes:?}, {blocked:?}: relayed"));
+            for (from, to) in [("a", "b"), ("b", "a")] {
+                let path = world.path(from, to).expect("a path");
+                assert_eq!((path.carrier, path.method), (Some(Carrier::Tcp), Method::Punched));
+            }
+            world.run_for(SECOND * 30);
+            assert!(direct(&world), "it stays");
+            let lost = world.unanswered(stream, begun, world.now() - SECOND);
+            assert_eq!(lost, 0, "{classes:?}, {blocked:?}, direct after {took:?}");
+        }
+    }
+}
+
+#[test]
+fn symmetric_nats_are_not_crossed_and_the_relay_serves() {
+    for class in [NatClass::SymmetricRandom, NatClass::SymmetricSequential] {
+        let mut world = without_udp(1, [class, NatClass::PortRestricted], &["a", "b"]);
+        let stream = world.stream("a", "b", Duration::from_millis(50), SECOND * 60);
+        world.run_for(SECOND * 60);
+        assert!(world.is_relayed("a", "b"), "{}", class.name());
+        let outer = world.host("b").address.ip();
+        assert_eq!(world.syns("a", outer), 0);
+        assert_eq!(world.unanswered(stream, world.now() - SECOND * 50, world.now() - SECOND), 0);
+        assert!(world.connections("a") <= 3, "{} connections", world.connections("a"));
+    }
+}
+
+#[test]
+fn a_crossed_stream_gives_way_to_udp() {
+    for seed in SEEDS {
+        let mut world = without_udp(seed, [NatClass::PortRestricted; 2], &["a", "b"]);
+        let stream = world.stream("a", "b", Duration::from_millis(50), SECOND * 300);
+        world.run_until(SECOND * 5, |w| w.is_direct("a", "b")).expect("direct");
+        let free = world.now();
+        world.block_udp("a", false);
+        world.block_udp("b", false);
+        world.run_until(SECOND * 90, |w| carrier(w, "a", "b") == Some(None)).expect("UDP again");
+        world.run_for(SECOND * 100);
+        assert_eq!(carrier(&world, "a", "b"), Some(None));
+        assert_eq!(world.unanswered(stream, free, world.now() - SECOND), 0);
+        assert_eq!(world.connections("a"), 0, "no stream is needed any more");
     }
 }
 

@@ -228,6 +228,7 @@ impl World {
                 Output::Answer(id, answer) => _ = self.host(n).answers.insert(id, answer),
                 Output::Persist(_) | Output::OpenDoor(_) | Output::CloseDoor(_) => {}
                 Output::OpenStream { .. } | Output::CloseStream(_) | Output::TrustStream(_) => {}
+                Output::BeginCrossing { .. } | Output::Cross { .. } => {}
                 Output::TryStreams(to) => self.host(n).tried.push(to),
             }
         }

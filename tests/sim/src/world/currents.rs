@@ -16,14 +16,14 @@ use crate::internet::{HostId, PUBLIC};
 use crate::link::WAN;
 
 /// TCP's handshake, that of TLS 1.3, and the greeting: three round trips.
-const SETUP: Duration = WAN.latency.saturating_mul(6);
+pub(super) const SETUP: Duration = WAN.latency.saturating_mul(6);
 /// Nobody is there.
 const REFUSED: Duration = Duration::from_secs(6);
 /// Who proved nothing for so long is cut off.
 const PROBATION: Duration = Duration::from_secs(10);
 
 /// One end of a connection.
-type End = (HostId, StreamId);
+pub(super) type End = (HostId, StreamId);
 
 /// What happens on connections.
 pub(super) enum Current {
@@ -44,7 +44,7 @@ pub(super) struct Currents {
     /// Each end with the other one, and where that seems to be.
     ends: BTreeMap<End, (End, SocketAddr)>,
     /// Being dialled.
-    dialled: BTreeSet<End>,
+    pub(super) dialled: BTreeSet<End>,
     trusted: BTreeSet<End>,
     accepted: u32,
     udp_blocked: BTreeSet<HostId>,
@@ -84,7 +84,7 @@ impl World {
     }
 
     /// Who takes connections there from this host.
-    fn listener(&self, from: HostId, at: SocketAddr) -> Option<(HostId, SocketAddr)> {
+    pub(super) fn listener(&self, from: HostId, at: SocketAddr) -> Option<(HostId, SocketAddr)> {
         let found = self.hosts.iter().position(|host| host.realm == PUBLIC && host.address == at);
         let found = found.filter(|host| self.hosts[*host].node.is_some()).map(HostId);
         found.filter(|host| !self.is_severed(from, *host)).map(|host| (host, at))
@@ -100,6 +100,7 @@ impl World {
     pub(super) fn close_stream(&mut self, host: HostId, id: StreamId) {
         let end = (host, id);
         self.currents.dialled.remove(&end);
+        self.crossings.close(end);
         if let Some((other, _)) = self.currents.ends.remove(&end) {
             self.schedule(self.now + WAN.latency, Happening::Current(Current::Ends(other)));
         }
@@ -137,6 +138,7 @@ impl World {
             Current::Stands(end, host, at) => self.on_stands(end, host, at),
             Current::Ends(end) => {
                 let known = self.currents.dialled.remove(&end) | self.currents.ends.remove(&end).is_some();
+                self.crossings.close(end);
                 if known {
                     self.tell_stream(end, StreamEvent::Closed);
                 }
@@ -177,7 +179,18 @@ impl World {
         self.schedule(self.now + PROBATION, Happening::Current(Current::Review(other)));
     }
 
-    fn tell_stream(&mut self, (host, id): End, event: StreamEvent) {
+    /// Two hosts have connected to each other; each with where it connected to.
+    pub(super) fn on_crossing_stands(&mut self, one: (End, SocketAddr), other: (End, SocketAddr)) {
+        for ((end, to), (peer, _)) in [(one, other), (other, one)] {
+            self.currents.dialled.remove(&end);
+            self.currents.ends.insert(end, (peer, to));
+        }
+        for (end, at) in [one, other] {
+            self.tell_stream(end, StreamEvent::Open { at, carrier: Carrier::Tcp });
+        }
+    }
+
+    pub(super) fn tell_stream(&mut self, (host, id): End, event: StreamEvent) {
         let now = self.hosts[host.0].now(self.now);
         self.input(host, false, |node| node.handle_stream(id, event, now));
     }
