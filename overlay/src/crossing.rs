@@ -14,8 +14,7 @@ use std::time::Duration;
 use crate::locator::{StreamId, is_elsewhere};
 use crate::timing::Instant;
 
-/// Connections that one crossing may try: the first crosses where packets that nobody waits for are dropped; where they
-/// are refused, some more until both sides are at it.
+/// Connections that one crossing may try: the later side's first one gets through where nothing is lost.
 pub const TRIES: u8 = 5;
 /// A path by a stream that needs no crossing is found in this time.
 const PATIENCE: Duration = Duration::from_secs(1);

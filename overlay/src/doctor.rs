@@ -66,7 +66,12 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Straight.
-    Direct(Method),
+    Direct {
+        /// How that was found.
+        method: Method,
+        /// Whether in a TCP connection.
+        over_tcp: bool,
+    },
     /// Through a relay.
     Relay,
     /// Not at all.
@@ -88,6 +93,7 @@ fn says(why: impl Into<String>, mend: &[&str]) -> Diagnosis {
 
 const OPEN_A_PORT: &str =
     "switch on UPnP, NAT-PMP or PCP on either router, or forward UDP 51860 there to the machine";
+const OPEN_TCP: &str = "forward TCP 51860 on either router to the machine, and name the address there: frejus up --advertise ADDR:51860";
 const WAIT: &str = "keep traffic flowing and look again: frejus ping PEER --until-direct";
 
 /// The diagnosis of `here` and `there`, which are called so; `there` is unknown while it does not answer.
@@ -101,8 +107,24 @@ pub fn diagnose(found: Found, (a, here): (&str, &Side), (b, there): (&str, Optio
         return says(why, &["see whether frejus is up there: frejus status"]);
     };
     match found {
-        Found::Direct(method) => says(direct(method, (a, here), (b, there)), &[]),
+        Found::Direct { method, over_tcp } => {
+            let carrier = if over_tcp { over_tcp_since((a, here), (b, there)) } else { String::new() };
+            says(direct(method, (a, here), (b, there)) + &carrier, &[])
+        }
         Found::Relay | Found::Nothing => relayed((a, here), (b, there)),
+    }
+}
+
+/// Where UDP does not pass.
+fn blocked<'a>(sides: [(&'a str, &Side); 2]) -> Vec<&'a str> {
+    let is_blocked = |side: &Side| !side.udp || side.class == NatClass::UdpBlocked;
+    sides.into_iter().filter(|(_, side)| is_blocked(side)).map(|(name, _)| name).collect()
+}
+
+fn over_tcp_since(here: (&str, &Side), there: (&str, &Side)) -> String {
+    match blocked([here, there]).as_slice() {
+        [] => ", over TCP".to_owned(),
+        names => format!(", over TCP, since UDP does not pass at {}", names.join(" and ")),
     }
 }
 
@@ -142,11 +164,13 @@ fn direct(method: Method, (a, here): (&str, &Side), (b, there): (&str, &Side)) -
 }
 
 fn relayed((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
-    for (name, side) in [(a, here), (b, there)] {
-        if !side.udp || side.class == NatClass::UdpBlocked {
-            let why = format!("UDP does not pass at {name}, so that everything goes by TCP to a super peer");
-            return says(why, &["let UDP out there, in the firewall or at the provider"]);
-        }
+    let blocked = blocked([(a, here), (b, there)]);
+    if !blocked.is_empty() {
+        let why = format!(
+            "UDP does not pass at {}, and no TCP connection of {a} and {b} stands, so that everything goes by TCP to a super peer",
+            blocked.join(" and ")
+        );
+        return says(why, &["let UDP out there, in the firewall or at the provider", OPEN_TCP, WAIT]);
     }
     let ips = |side: &Side| side.external.iter().map(SocketAddr::ip).collect::<BTreeSet<_>>();
     if !ips(here).is_disjoint(&ips(there)) {
@@ -288,8 +312,14 @@ mod tests {
             (Method::Local, &cone, "in one network"),
             (Method::Hairpin, &cone, "behind one router"),
         ] {
-            let told = diagnose(Found::Direct(method), ("a", &cone), ("b", Some(there)));
+            let told = diagnose(Found::Direct { method, over_tcp: false }, ("a", &cone), ("b", Some(there)));
             assert!(told.why.contains(word) && told.mend.is_empty(), "{told:?}");
         }
+        let blocked = Side { udp: false, ..cone.clone() };
+        let over_tcp =
+            |here, there| why(Found::Direct { method: Method::Punched, over_tcp: true }, here, there);
+        assert!(over_tcp(&cone, &blocked).ends_with("same time, over TCP, since UDP does not pass at b"));
+        assert!(over_tcp(&blocked, &blocked).ends_with("at a and b"));
+        assert!(over_tcp(&cone, &cone).ends_with("same time, over TCP"));
     }
 }

@@ -98,7 +98,9 @@ impl Node {
     fn answer_examination(&mut self, request: RequestId, node: NodeId, there: Option<Side>) {
         let path = self.path_view(node, self.now);
         let found = match &path {
-            Some(path) if path.locator.is_direct() => Found::Direct(path.method),
+            Some(path) if path.locator.is_direct() => {
+                Found::Direct { method: path.method, over_tcp: path.carrier.is_some() }
+            }
             Some(_) => Found::Relay,
             None => Found::Nothing,
         };

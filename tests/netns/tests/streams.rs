@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use frejus_netns::daemon::{LIMIT, assert_refused, code_in, frejus, state_of, text};
+use frejus_netns::nat::Nat;
 use frejus_netns::run::Process;
-use frejus_netns::scene::{first_ping, founder, join_by_file};
+use frejus_netns::scene::{first_ping, founder, invited, join_by_file};
 use frejus_netns::traffic::{DownloadSite, PingStream};
 use frejus_netns::wait::let_pass;
 use frejus_netns::{Daemon, Host, Lab, NatClass, ability, wait_for};
@@ -43,6 +44,21 @@ insert rule ip boxfilter self ct state established,related accept
 const NO_TCP: &str = "table inet streams {
   chain pass { type filter hook forward priority -20;
   meta l4proto tcp drop;
+  }
+}
+";
+
+/// No UDP into this host or out of it.
+const NO_UDP_HERE: &str = "table inet streams {
+  chain in { type filter hook input priority -20; meta l4proto udp iifname != \"lo\" drop; }
+  chain out { type filter hook output priority -20; meta l4proto udp oifname != \"lo\" drop; }
+}
+";
+
+/// Every TCP connection gets another port, at random.
+const SYMMETRIC: &str = "table ip streamnat {
+  chain out { type nat hook postrouting priority srcnat - 5;
+  oifname \"wan0\" meta l4proto tcp masquerade random,fully-random;
   }
 }
 ";
@@ -110,6 +126,108 @@ fn udp_is_blocked() {
     eprintln!("a direct stream {took:?} after the first packet: {path:?}");
     assert_eq!(path.transport, "tcp");
     p.wait_path(&a.id(), "direct");
+    let report = pings.finish();
+    assert!(report.lost() <= 1, "{report:?}");
+}
+
+/// Two super peers, and two homes behind such routers with these further rules.
+fn two_homes(test: &str, nat: Nat, rules: [&str; 2]) -> Option<(Lab, [Daemon; 4])> {
+    let mut lab = Lab::new(test)?;
+    let (s, _) = founder(&mut lab);
+    let t_host = lab.public("t", "203.0.113.102");
+    let t = join_by_file(&t_host, &invited(&s, "super-peer"));
+    t.wait_ready();
+    let [a, b] = [("a", rules[0]), ("b", rules[1])].map(|(name, rules)| {
+        let host = lab.home(name, nat);
+        lab.router(&host).nft(rules);
+        let node = join_by_file(&host, &s.invite(1));
+        node.wait_ready();
+        node
+    });
+    Some((lab, [s, t, a, b]))
+}
+
+/// Both connect to each other, nothing is lost, and every verb says how.
+fn assert_crosses(test: &str, nat: Nat, rules: [&str; 2]) {
+    let Some((_lab, [_s, _t, a, b])) = two_homes(test, nat, rules) else { return };
+    first_ping(&a.host, &b.ipv4().to_string());
+    let pings = PingStream::start(&a.host, &b.ipv4().to_string(), 0.2);
+    for (here, there) in [(&a, &b), (&b, &a)] {
+        let (path, took) = here.wait_path(&there.id(), "direct");
+        eprintln!("{test}: direct {took:?} after the first packet: {path:?}");
+        assert_eq!((path.transport.as_str(), path.method.as_str()), ("tcp", "punched"));
+    }
+    pings.wait_replies(10, LIMIT);
+    let report = pings.finish();
+    assert!(report.lost() <= 1, "{report:?}");
+    let page = "a page that fills many packets\n".repeat(30_000);
+    let site = DownloadSite::open(&b.host, b.ipv4().into(), &page);
+    assert!(site.fetch(&a.host) == page, "the page is whole");
+    for (verb, words) in [
+        (&["doctor", &b.name()][..], "over TCP, since UDP does not pass at"),
+        (&["peers"], ", punched, tcp"),
+        (&["ping", &b.name(), "-c", "1"], ", punched, tcp"),
+    ] {
+        let said = a.verb(verb);
+        eprintln!("{said}");
+        assert!(said.code == 0 && said.stdout.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn two_homes_without_udp_connect_to_each_other_at_once() {
+    assert_crosses("cross", NatClass::PortRestricted.into(), [NO_UDP, NO_UDP]);
+}
+
+#[test]
+fn a_home_without_udp_and_one_with_it_connect_to_each_other_at_once() {
+    assert_crosses("cross_a", NatClass::PortRestricted.into(), [NO_UDP, ""]);
+    assert_crosses("cross_b", NatClass::PortRestricted.into(), ["", NO_UDP]);
+}
+
+#[test]
+fn routers_that_refuse_what_nobody_asked_for_are_crossed() {
+    assert_crosses("cross_refused", Nat::from(NatClass::PortRestricted).rejecting(), [NO_UDP, NO_UDP]);
+}
+
+#[test]
+fn a_symmetric_router_is_not_crossed() {
+    let symmetric = format!("{NO_UDP}{SYMMETRIC}");
+    let nat = NatClass::PortRestricted.into();
+    let Some((_lab, [_s, _t, a, b])) = two_homes("cross_symmetric", nat, [&symmetric, NO_UDP]) else {
+        return;
+    };
+    first_ping(&a.host, &b.ipv4().to_string());
+    let pings = PingStream::start(&a.host, &b.ipv4().to_string(), 0.2);
+    // Long enough for two crossings.
+    pings.wait_replies(50, LIMIT);
+    let report = pings.finish();
+    assert!(report.lost() <= 1, "{report:?}");
+    let path = a.path_to(&b.id()).expect("a path");
+    assert_eq!((path.kind.as_str(), path.transport.as_str()), ("relay", "tcp"));
+    let said = a.verb(&["doctor", &b.name(), "--wait", "1s"]).stdout;
+    assert!(said.contains("and no TCP connection of"), "{said}");
+}
+
+#[test]
+fn a_public_node_without_udp_is_dialled() {
+    let Some(mut lab) = Lab::new("dialled") else { return };
+    let (s, _) = founder(&mut lab);
+    let p_host = lab.public("p", "203.0.113.150");
+    p_host.nft(NO_UDP_HERE);
+    let p = join_by_file(&p_host, &s.invite(1));
+    p.wait_ready();
+    assert_eq!(p.home_by().as_deref(), Some("tcp"));
+    let b_host = lab.home("b", NatClass::PortRestricted);
+    let b = join_by_file(&b_host, &s.invite(1));
+    b.wait_ready();
+    assert_eq!(b.home_by().as_deref(), Some("udp"));
+    first_ping(&p.host, &b.ipv4().to_string());
+    let pings = PingStream::start(&p.host, &b.ipv4().to_string(), 0.2);
+    let (path, took) = b.wait_path(&p.id(), "direct");
+    eprintln!("dialled {took:?} after the first packet: {path:?}");
+    assert_eq!((path.transport.as_str(), path.method.as_str()), ("tcp", "public"));
+    p.wait_path(&b.id(), "direct");
     let report = pings.finish();
     assert!(report.lost() <= 1, "{report:?}");
 }
