@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::locator::{StreamId, is_elsewhere};
 use crate::timing::Instant;
 
-/// Connections that one crossing may try: the later side's first one gets through where nothing is lost.
+/// Connections that one crossing may try: the first crosses where packets that nobody waits for are dropped; where they
+/// are refused, some more until both sides are at it.
 pub const TRIES: u8 = 5;
 /// A path by a stream that needs no crossing is found in this time.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -54,6 +55,8 @@ pub enum Due {
         id: StreamId,
         /// To the peer's.
         to: SocketAddr,
+        /// Whether the peer hears of ours just now: it can't connect before half a round trip has passed.
+        ahead: bool,
     },
     /// Close whatever it has become.
     GiveUp(StreamId),
@@ -158,7 +161,7 @@ impl Crossing {
         };
         let mut due = vec![Due::Tell { at, answer: self.theirs.is_none() }];
         match self.theirs {
-            Some(to) => due.push(self.connect(id, to, now)),
+            Some(to) => due.push(self.connect(id, to, true, now)),
             None => self.enter(State::Called(at), ANSWER, now),
         }
         due
@@ -174,7 +177,7 @@ impl Crossing {
             (State::Looking, _) => self.theirs = Some(at),
             (State::Called(ours), Some(id)) => {
                 let told = answer.then_some(Due::Tell { at: ours, answer: false });
-                return told.into_iter().chain([self.connect(id, at, now)]).collect();
+                return told.into_iter().chain([self.connect(id, at, false, now)]).collect();
             }
             (State::Connecting, _) if now.since(self.since) < SAME => {}
             _ if answer && self.follows(now) => {
@@ -225,9 +228,9 @@ impl Crossing {
         (self.state, self.since, self.until) = (state, now, Some(now + life));
     }
 
-    fn connect(&mut self, id: StreamId, to: SocketAddr, now: Instant) -> Due {
+    fn connect(&mut self, id: StreamId, to: SocketAddr, ahead: bool, now: Instant) -> Due {
         self.enter(State::Connecting, CONNECT, now);
-        Due::Connect { id, to }
+        Due::Connect { id, to, ahead }
     }
 }
 
@@ -263,7 +266,10 @@ mod tests {
         let mut crossing = looking();
         let tell = Due::Tell { at: address(1), answer: true };
         assert_eq!(crossing.seen(&[address(1); 2], at(1200)), [tell]);
-        assert_eq!(crossing.called(address(2), false, at(1400)), [Due::Connect { id: ID, to: address(2) }]);
+        assert_eq!(
+            crossing.called(address(2), false, at(1400)),
+            [Due::Connect { id: ID, to: address(2), ahead: false }]
+        );
         assert_eq!(crossing.called(address(2), false, at(1401)), [], "once");
         assert_eq!(crossing.handle_timeout(at(13_400)), Some(Due::GiveUp(ID)));
         assert_eq!(crossing.poll_timeout(), Some(at(18_400)), "later again");
@@ -276,7 +282,7 @@ mod tests {
         crossing.begun(ID, at(0));
         assert!(crossing.was_called(at(1)));
         let tell = Due::Tell { at: address(2), answer: false };
-        let connect = Due::Connect { id: ID, to: address(1) };
+        let connect = Due::Connect { id: ID, to: address(1), ahead: true };
         assert_eq!(crossing.seen(&[address(2)], at(200)), [tell, connect]);
         assert_eq!(crossing.stop(), Some(ID));
         assert_eq!(crossing.poll_timeout(), None);
@@ -291,7 +297,7 @@ mod tests {
         crossing.seen(&[address(1)], at(1200));
         let due = crossing.called(address(2), true, at(1210));
         let tell = Due::Tell { at: address(1), answer: false };
-        assert_eq!(due, [tell, Due::Connect { id: ID, to: address(2) }]);
+        assert_eq!(due, [tell, Due::Connect { id: ID, to: address(2), ahead: false }]);
         assert_eq!(crossing.called(address(2), false, at(1400)), []);
         assert_eq!(crossing.called(address(3), true, at(1500)), [], "the same crossing");
         let anew = crossing.called(address(3), true, at(4_000));
@@ -304,7 +310,7 @@ mod tests {
         assert_eq!(crossing.called(address(2), true, at(1100)), []);
         let due = crossing.seen(&[address(1)], at(1200));
         let tell = Due::Tell { at: address(1), answer: false };
-        assert_eq!(due, [tell, Due::Connect { id: ID, to: address(2) }]);
+        assert_eq!(due, [tell, Due::Connect { id: ID, to: address(2), ahead: true }]);
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub struct Across {
     pub leads: bool,
     /// So many times at most, one SYN each.
     pub tries: u8,
+    /// So much later: until the peer knows where to connect to.
+    pub after: Duration,
 }
 
 /// What became of a stream.

@@ -3,8 +3,10 @@
 //! Owns: the port, what super peers say of it by STUN (RFC 8489, section 6.2.2), and the attempts. Never: to whom, when or
 //! how often; that is the node's decision.
 //!
-//! Both sides connect, and TCP makes one connection of it where SYNs cross (RFC 9293, section 3.5). Where a router refuses
-//! the first one, whose sender gives up at once, the port listens as well: the other's comes in by the hole that it left.
+//! Nothing listens there: both sides connect, and TCP makes one connection of it (RFC 9293, section 3.5). A SYN that the
+//! peer's router drops is enough to let the peer's in. One that it refuses ends the attempt, and the peer's finds nobody,
+//! so the next attempt follows at once. (To listen meanwhile is no use: a router that knows sequence numbers, as Linux
+//! does, lets through what continues the SYN that it saw, and not an answer of another socket.)
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +17,7 @@ use frejus_overlay::stream::{Across, Carrier};
 use frejus_overlay::stun;
 use frejus_overlay::wire::stream::Header;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -32,11 +34,17 @@ const LOOK: Duration = Duration::from_secs(4);
 const OTHER: Duration = Duration::from_secs(1);
 /// The peer has found out as much in this time, or never will.
 const WORD: Duration = Duration::from_secs(15);
-/// One attempt, and the time until the next: shorter than the second after which the kernel sends its SYN again (RFC 6298, section 2), so that an
+/// One attempt: shorter than the second after which the kernel sends its SYN again (RFC 6298, section 2), so that an
 /// attempt is one packet to whoever is there.
 const ATTEMPT: Duration = Duration::from_millis(900);
-/// Connections that the kernel keeps until they are looked at: the peer's, and a few of strangers.
-const BACKLOG: u32 = 4;
+/// Pauses after an attempt that was refused; the last one repeats. The first are much shorter than a round trip, so that
+/// mostly an attempt is under way when the peer's SYN comes.
+const AGAIN: [Duration; 4] = [
+    Duration::from_millis(3),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+];
 /// TLS and the greeting.
 const DRESS: Duration = Duration::from_secs(6);
 
@@ -67,8 +75,8 @@ impl Word {
 pub(super) struct Port {
     at: SocketAddr,
     seen: [Option<SocketAddr>; 2],
-    /// Keeps the port ours between attempts, and listens during them.
-    held: TcpSocket,
+    /// Keeps the port ours between attempts.
+    _held: TcpSocket,
     /// Connections to super peers keep the mapping in the NAT.
     _asked: Vec<TlsStream<TcpStream>>,
 }
@@ -101,7 +109,7 @@ impl Port {
         if asked.is_empty() {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        Ok(Self { at, seen, held, _asked: asked })
+        Ok(Self { at, seen, _held: held, _asked: asked })
     }
 
     /// Where super peers see it.
@@ -114,39 +122,24 @@ impl Port {
     /// # Errors
     /// The last attempt's, or whoever answered is no node.
     pub(super) async fn cross(self, coat: &Coat, across: Across) -> io::Result<Dialled> {
-        let Across { to, leads, tries } = across;
-        let listener = self.held.listen(BACKLOG)?;
+        let Across { to, leads, tries, after } = across;
+        sleep(after).await;
+        let mut failed = io::Error::from(io::ErrorKind::TimedOut);
+        let mut pauses = AGAIN.iter().chain(std::iter::repeat(&AGAIN[AGAIN.len() - 1]));
         for _ in 0..tries {
-            let socket = tokio::select! {
-                accepted = accept(&listener, to) => accepted?,
-                connected = connect(self.at, to) => connected?,
-                () = sleep(ATTEMPT) => continue,
-            };
-            let stream = timeout(DRESS, dress(coat, socket, to, leads)).await??;
-            return Ok(Dialled { stream, at: to, carrier: Carrier::Tcp });
+            match timeout(ATTEMPT, socket::at_port(self.at)?.connect(to)).await {
+                Ok(Ok(socket)) => {
+                    let stream = timeout(DRESS, dress(coat, socket, to, leads)).await??;
+                    return Ok(Dialled { stream, at: to, carrier: Carrier::Tcp });
+                }
+                Ok(Err(error)) => {
+                    failed = error;
+                    sleep(pauses.next().copied().unwrap_or_default()).await;
+                }
+                Err(_) => {}
+            }
         }
-        Err(io::ErrorKind::TimedOut.into())
-    }
-}
-
-/// The peer's connection; nobody else's is taken.
-async fn accept(listener: &TcpListener, peer: SocketAddr) -> io::Result<TcpStream> {
-    loop {
-        let (socket, from) = listener.accept().await?;
-        if from == peer {
-            return Ok(socket);
-        }
-    }
-}
-
-/// A connection from the port `at`. Whoever is refused waits, for the peer's SYN may come yet.
-async fn connect(at: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    match socket::at_port(at)?.connect(to).await {
-        Ok(socket) => Ok(socket),
-        Err(error) => {
-            tracing::debug!(%to, %error, "a crossing is refused");
-            std::future::pending().await
-        }
+        Err(failed)
     }
 }
 

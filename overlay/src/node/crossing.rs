@@ -4,6 +4,7 @@
 //! becomes of a stream that stands is [`super::stream`]'s.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::{Node, Output};
 use crate::crossing::{Due, TRIES};
@@ -19,6 +20,8 @@ use crate::wire::control::Message;
 const AT_ONCE: usize = 4;
 /// Super peers that are asked where they see a port: two tell whether the NAT in front is symmetric.
 const ASKED: usize = 2;
+/// A round trip through a busy relay may have been measured longer than it is.
+const MOST_AHEAD: Duration = Duration::from_millis(600);
 
 impl Node {
     /// Whether a stream to a peer would do what datagrams can't: UDP does not pass here or there.
@@ -49,7 +52,7 @@ impl Node {
             match due {
                 Due::Begin => self.begin_crossing(node),
                 Due::Tell { at, answer } => _ = self.send(node, &Message::Cross { at, answer }),
-                Due::Connect { id, to } => self.connect_across(node, id, to),
+                Due::Connect { id, to, ahead } => self.connect_across(node, id, to, ahead),
                 Due::GiveUp(id) => self.outputs.push_back(Output::CloseStream(id)),
             }
         }
@@ -102,12 +105,14 @@ impl Node {
     }
 
     /// Connect to where others see the peer's port, as often as that address may be tried.
-    fn connect_across(&mut self, node: NodeId, id: StreamId, to: SocketAddr) {
+    fn connect_across(&mut self, node: NodeId, id: StreamId, to: SocketAddr, ahead: bool) {
         let leads = self.me.passport.node > node;
         let allowed = (0..TRIES).take_while(|_| self.may_connect(node, to)).count();
         let tries = u8::try_from(allowed).unwrap_or(TRIES);
         if tries > 0 {
-            let across = Across { to, leads, tries };
+            let rtt = self.peers.get(&node).and_then(|peer| peer.paths.selected()?.rtt());
+            let after = rtt.filter(|_| ahead).unwrap_or_default().min(MOST_AHEAD) / 2;
+            let across = Across { to, leads, tries, after };
             return self.outputs.push_back(Output::Cross { id, across });
         }
         self.outputs.push_back(Output::CloseStream(id));

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use frejus_netns::daemon::{LIMIT, assert_refused, code_in, frejus, state_of, text};
+use frejus_netns::link::Quality;
 use frejus_netns::nat::Nat;
 use frejus_netns::run::Process;
 use frejus_netns::scene::{first_ping, founder, invited, join_by_file};
@@ -131,14 +132,14 @@ fn udp_is_blocked() {
 }
 
 /// Two super peers, and two homes behind such routers with these further rules.
-fn two_homes(test: &str, nat: Nat, rules: [&str; 2]) -> Option<(Lab, [Daemon; 4])> {
+fn two_homes(test: &str, nat: Nat, quality: Quality, rules: [&str; 2]) -> Option<(Lab, [Daemon; 4])> {
     let mut lab = Lab::new(test)?;
     let (s, _) = founder(&mut lab);
     let t_host = lab.public("t", "203.0.113.102");
     let t = join_by_file(&t_host, &invited(&s, "super-peer"));
     t.wait_ready();
     let [a, b] = [("a", rules[0]), ("b", rules[1])].map(|(name, rules)| {
-        let host = lab.home(name, nat);
+        let host = lab.home_with(name, nat, quality);
         lab.router(&host).nft(rules);
         let node = join_by_file(&host, &s.invite(1));
         node.wait_ready();
@@ -148,8 +149,8 @@ fn two_homes(test: &str, nat: Nat, rules: [&str; 2]) -> Option<(Lab, [Daemon; 4]
 }
 
 /// Both connect to each other, nothing is lost, and every verb says how.
-fn assert_crosses(test: &str, nat: Nat, rules: [&str; 2]) {
-    let Some((_lab, [_s, _t, a, b])) = two_homes(test, nat, rules) else { return };
+fn assert_crosses(test: &str, nat: Nat, quality: Quality, rules: [&str; 2]) {
+    let Some((_lab, [_s, _t, a, b])) = two_homes(test, nat, quality, rules) else { return };
     first_ping(&a.host, &b.ipv4().to_string());
     let pings = PingStream::start(&a.host, &b.ipv4().to_string(), 0.2);
     for (here, there) in [(&a, &b), (&b, &a)] {
@@ -176,25 +177,28 @@ fn assert_crosses(test: &str, nat: Nat, rules: [&str; 2]) {
 
 #[test]
 fn two_homes_without_udp_connect_to_each_other_at_once() {
-    assert_crosses("cross", NatClass::PortRestricted.into(), [NO_UDP, NO_UDP]);
+    assert_crosses("cross", NatClass::PortRestricted.into(), Quality::default(), [NO_UDP, NO_UDP]);
 }
 
 #[test]
 fn a_home_without_udp_and_one_with_it_connect_to_each_other_at_once() {
-    assert_crosses("cross_a", NatClass::PortRestricted.into(), [NO_UDP, ""]);
-    assert_crosses("cross_b", NatClass::PortRestricted.into(), ["", NO_UDP]);
+    assert_crosses("cross_a", NatClass::PortRestricted.into(), Quality::default(), [NO_UDP, ""]);
+    assert_crosses("cross_b", NatClass::PortRestricted.into(), Quality::default(), ["", NO_UDP]);
 }
 
 #[test]
 fn routers_that_refuse_what_nobody_asked_for_are_crossed() {
-    assert_crosses("cross_refused", Nat::from(NatClass::PortRestricted).rejecting(), [NO_UDP, NO_UDP]);
+    let nat = Nat::from(NatClass::PortRestricted).rejecting();
+    assert_crosses("cross_refused", nat, Quality::delayed(10), [NO_UDP, NO_UDP]);
 }
 
 #[test]
 fn a_symmetric_router_is_not_crossed() {
     let symmetric = format!("{NO_UDP}{SYMMETRIC}");
     let nat = NatClass::PortRestricted.into();
-    let Some((_lab, [_s, _t, a, b])) = two_homes("cross_symmetric", nat, [&symmetric, NO_UDP]) else {
+    let Some((_lab, [_s, _t, a, b])) =
+        two_homes("cross_symmetric", nat, Quality::default(), [&symmetric, NO_UDP])
+    else {
         return;
     };
     first_ping(&a.host, &b.ipv4().to_string());

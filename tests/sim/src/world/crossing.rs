@@ -84,7 +84,7 @@ impl World {
         let end = (host, id);
         if let Some(port) = self.crossings.ports.get_mut(&end) {
             port.across = Some(across);
-            self.schedule(self.now, Happening::Crossed(Crossed::Tries(end)));
+            self.schedule(self.now + across.after, Happening::Crossed(Crossed::Tries(end)));
         }
     }
 
