@@ -97,7 +97,7 @@ laboratory() {
 }
 
 install_missing nft:nftables ip:iproute2 ping:iputils-ping iperf3:iperf3 tcpdump:tcpdump conntrack:conntrack \
-    ethtool:ethtool stun:stun-client turnutils_natdiscovery:coturn socat:socat faketime:faketime tinyproxy:tinyproxy \
+    ethtool:ethtool stun:stun-client turnutils_natdiscovery:coturn socat:socat faketime:faketime tinyproxy:tinyproxy squid:squid \
     miniupnpd:miniupnpd,miniupnpd-nftables python3:python3 curl:curl,ca-certificates sysctl:procps \
     shellcheck:shellcheck gcc:gcc,libc6-dev
 install_rust

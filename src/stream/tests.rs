@@ -6,6 +6,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, unbounded};
 use frejus_overlay::stream::Passage;
+use frejus_overlay::stun;
 use frejus_overlay::wire::stream::PREFACE;
 
 use super::*;
@@ -284,4 +285,59 @@ fn a_trial_through_a_proxy() {
     let here = End::new(Some(Proxy::parse(&format!("http://eva:hush@{at}")).unwrap()));
     let tried = try_out(&here, SocketAddr::from(([127, 9, 9, 9], 9)));
     assert_eq!(tried, Tried { own: Passage::Proxy, https: Passage::Proxy });
+}
+
+/// Says where it sees whoever asks.
+struct Observer(Outlets);
+
+impl Inward for Observer {
+    fn take(&mut self, id: StreamId, from: SocketAddr, arena: &mut [u8], runs: &[Run]) {
+        for run in runs {
+            let asked = stun::transaction_of_request(&arena[run.start..run.end]);
+            let answer = stun::answer(asked.expect("nothing else is said"), from);
+            self.0.send(id, &answer, answer.len()).unwrap();
+        }
+    }
+}
+
+/// An observer's address, and its streams.
+fn observer() -> (SocketAddr, Streams) {
+    let outlets = Outlets::default();
+    let tell: Tell = Box::new(|_, _| true);
+    let streams = Streams::start(outlets.clone(), Box::new(Observer(outlets)), tell, None).unwrap();
+    (streams.listen("127.0.0.1:0".parse().unwrap()).unwrap(), streams)
+}
+
+/// Both ends of a crossing need a network between them: tests/netns has that.
+#[test]
+fn two_super_peers_are_asked_about_one_port() {
+    let observers = [observer(), observer()];
+    let end = End::new(None);
+    let mut ports = Vec::new();
+    for _ in 0..5 {
+        end.streams.begin_crossing(ID, observers.iter().map(|(at, _)| *at).collect());
+        let (_, event) = end.event();
+        let StreamEvent::Seen { at: [Some(at), Some(other)] } = event else { panic!("{event:?}") };
+        assert!(at == other && at.ip().is_loopback(), "nothing translates: {at}, {other}");
+        end.streams.close(ID);
+        ports.push(at.port());
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 5, "a fresh one each time");
+}
+
+#[test]
+fn a_crossing_ends_when_nobody_comes() {
+    let (at, _observer) = observer();
+    let end = End::new(None);
+    end.streams.begin_crossing(ID, vec![at]);
+    assert!(matches!(end.event(), (ID, StreamEvent::Seen { at: [Some(_), None] })));
+    let nobody = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let across = Across { to: nobody, leads: true, tries: 3, after: Duration::from_millis(1) };
+    end.streams.cross(ID, across);
+    assert_eq!(end.event(), (ID, StreamEvent::Closed));
+    end.streams.begin_crossing(ID, vec![nobody]);
+    assert_eq!(end.event(), (ID, StreamEvent::Closed), "no super peer is there");
+    assert_eq!(end.streams.count(), 0);
 }

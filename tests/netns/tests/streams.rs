@@ -399,6 +399,54 @@ fn a_proxy_that_wants_a_password() {
     assert_eq!(code_in(&out), None);
 }
 
+/// `squid` on the router, for the LAN alone; `eva` must say her password if it wants one.
+fn squid(lab: &Lab, host: &Host, wants_password: bool) -> Process {
+    let (router, lan) = (lab.router(host), Ipv4Addr::from(u32::from(host.local) - 1));
+    let (file, helper) = (lab.scratch().join("squid.conf"), lab.scratch().join("squid-passwords"));
+    let known = "while read -r line; do [ \"$line\" = 'eva hush-hush' ] && echo OK || echo ERR; done\n";
+    std::fs::write(&helper, known).expect("the scratch directory is writable");
+    let who = if wants_password {
+        format!(
+            "auth_param basic program /bin/sh {}\nauth_param basic children 1 startup=1\n\
+             acl known proxy_auth REQUIRED\nhttp_access deny !known\n",
+            text(&helper)
+        )
+    } else {
+        String::new()
+    };
+    let config = format!(
+        "http_port {lan}:8888\npid_filename none\ncache deny all\ncache_mem 0 MB\naccess_log none\n\
+         cache_log /dev/null\ncache_store_log none\nshutdown_lifetime 0 seconds\nnetdb_filename none\n\
+         acl inside src {}\nacl https port 443\nhttp_access deny CONNECT !https\n{who}\
+         http_access allow inside\nhttp_access deny all\n",
+        host.local
+    );
+    std::fs::write(&file, config).expect("the scratch directory is writable");
+    host.sh(&format!("chmod 755 {}; chmod 644 {} {}", text(lab.scratch()), text(&file), text(&helper)));
+    let process = router.spawn("squid", &["squid", "-N", "-d", "1", "-f", text(&file)]);
+    wait_for("the proxy listens", LIMIT, || router.ok(&["ss", "-Htln", "sport = :8888"]).contains("8888"));
+    process
+}
+
+#[test]
+fn squid_leads_out() {
+    if !ability::program("squid_leads_out", "squid") {
+        return;
+    }
+    for (test, who) in [("squid", ""), ("squid_password", "eva:hush-hush@")] {
+        let Some((lab, s, code, host)) = behind(test, NOTHING) else { return };
+        let _proxy = squid(&lab, &host, !who.is_empty());
+        let gateway = format!("192.168.{}.1:8888", host.local.octets()[2]);
+        let began = Instant::now();
+        let a =
+            Daemon::start_with(&host, &[&format!("https_proxy=http://{who}{gateway}")], &["--join", &code]);
+        let took = ready(&a, began);
+        eprintln!("joined and up through squid in {took:?}");
+        assert!(took < PROXY, "{took:?}");
+        assert_carries(&a, &s, "tls");
+    }
+}
+
 #[test]
 fn a_bulk_transfer_does_not_freeze_a_slow_stream() {
     let Some((lab, s, code, host)) = behind("slow_stream", NO_UDP) else { return };
