@@ -30,6 +30,14 @@ impl DoorId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u32);
 
+impl StreamId {
+    /// Whether this node opened it: such numbers are even, those of streams that were opened to it odd.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        self.0.is_multiple_of(2)
+    }
+}
+
 /// Which of our sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Via {

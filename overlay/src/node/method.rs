@@ -8,7 +8,7 @@
 use super::{Method, Node};
 use crate::document::{Candidate, CandidateKind, NatClass, Roles};
 use crate::id::NodeId;
-use crate::locator::{Endpoint, Locator, is_public};
+use crate::locator::{Endpoint, Locator, Via, is_public};
 
 /// Whether whoever knows the address of a node of this class reaches it.
 const fn reached_by_all(class: NatClass) -> bool {
@@ -30,6 +30,9 @@ impl Node {
             Method::Hairpin
         } else if self.says_of_itself(node, at, CandidateKind::Mapped) {
             Method::Mapped
+        } else if let Via::Stream(id) = at.via {
+            // Whoever was dialled is reached by all, over TCP, whatever its class is for UDP.
+            if id.is_ours() { Method::Public } else { Method::Reversed }
         } else if self.is_reached_by_all(node, at) {
             Method::Public
         } else if self.is_everybodys() {

@@ -43,7 +43,7 @@ const LINGER: Duration = Duration::from_secs(60);
 const MAX_ADDRESSES: usize = 6;
 /// Streams that one node may have opened to us: the one in use, and one that a change of its address left behind.
 const OF_ONE: usize = 2;
-/// What the node itself opens has even numbers; odd ones are others'.
+/// From one of our numbers to the next ([`StreamId::is_ours`]).
 const OURS: u32 = 2;
 
 /// A stream that stands.
@@ -106,7 +106,7 @@ impl Streams {
     /// What gets through, if we opened this one.
     pub(super) fn shows(&self, endpoint: Endpoint) -> Option<Tried> {
         let Via::Stream(id) = endpoint.via else { return None };
-        let carrier = self.open.get(&id).filter(|_| id.0.is_multiple_of(OURS))?.carrier;
+        let carrier = self.open.get(&id).filter(|_| id.is_ours())?.carrier;
         let is_https = carrier == Carrier::Tls || endpoint.at.port() == HTTPS;
         Some(Tried::by(carrier, !is_https, is_https))
     }
@@ -337,7 +337,7 @@ impl Node {
     fn on_stream_open(&mut self, id: StreamId, at: SocketAddr, carrier: Carrier) {
         let node = self.streams.dialled(id);
         let known = self.streams.open.contains_key(&id);
-        let nobodys = node.is_none() && id.0.is_multiple_of(OURS);
+        let nobodys = node.is_none() && id.is_ours();
         if nobodys || (!known && self.streams.open.len() >= STREAMS) {
             return self.end_stream(id);
         }
@@ -412,7 +412,7 @@ impl Node {
         });
         open.node = Some(node);
         self.outputs.push_back(Output::TrustStream(id));
-        let theirs = |(id, open): &(&StreamId, &Open)| open.node == Some(node) && !id.0.is_multiple_of(OURS);
+        let theirs = |(id, open): &(&StreamId, &Open)| open.node == Some(node) && !id.is_ours();
         let theirs: Vec<StreamId> = self.streams.open.iter().filter(theirs).map(|(id, _)| *id).collect();
         for old in theirs.iter().rev().skip(OF_ONE) {
             self.end_stream(*old);
