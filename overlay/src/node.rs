@@ -9,6 +9,7 @@
 mod ask;
 mod dial;
 mod doors;
+mod early;
 mod examine;
 mod guess;
 mod home;
@@ -54,6 +55,7 @@ use crate::wire;
 
 use ask::Askers;
 use doors::Doors;
+use early::Overtakers;
 use examine::Examinations;
 use home::Homes;
 use presence::Presence;
@@ -93,6 +95,7 @@ pub struct Node {
     by_remote: BTreeMap<Endpoint, NodeId>,
     /// Who knocked from where, lately: their handshakes are right behind.
     knockers: VecDeque<(Endpoint, NodeId)>,
+    overtakers: Overtakers,
     wakes: BTreeSet<(Instant, NodeId)>,
     /// Peers whose deadline may have moved during this input.
     touched: BTreeSet<NodeId>,
@@ -171,6 +174,7 @@ impl Node {
             by_key: BTreeMap::new(),
             by_remote: BTreeMap::new(),
             knockers: VecDeque::new(),
+            overtakers: Overtakers::default(),
             wakes: BTreeSet::new(),
             touched: BTreeSet::new(),
             waiting: BTreeMap::new(),

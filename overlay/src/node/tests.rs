@@ -153,6 +153,28 @@ fn forged_hints_cost_a_handshake_a_second_and_no_packet() {
 }
 
 #[test]
+fn a_handshake_that_overtakes_its_knock_is_answered() {
+    let mut world = World::new();
+    world.start(LOGIN, SUPER.with(Roles::LOGIN), &[]);
+    world.run(10);
+    world.cut.insert(LOGIN);
+    world.start(A, Roles::PEER, &[LOGIN]);
+    world.run(100);
+    let sent = |world: &World, n: u8, is_it: fn(&wire::Frame<'_>) -> bool| {
+        let mut all = world.hosts[&n].sent.iter().map(|(.., bytes)| bytes.clone());
+        all.find(|bytes| wire::classify(bytes).is_some_and(|frame| is_it(&frame)))
+    };
+    let initiation = |frame: &wire::Frame<'_>| *frame == wire::Frame::Wireguard(wire::Wireguard::Initiation);
+    let answer = |frame: &wire::Frame<'_>| matches!(frame, wire::Frame::Wireguard(wire::Wireguard::Answer(_)));
+    let knock = |frame: &wire::Frame<'_>| matches!(frame, wire::Frame::Knock(_));
+    let (initiation, knock) = (sent(&world, A, initiation).unwrap(), sent(&world, A, knock).unwrap());
+    world.inject(LOGIN, address(A), initiation);
+    assert_eq!(sent(&world, LOGIN, answer), None, "nobody knows whose it is");
+    world.inject(LOGIN, address(A), knock);
+    assert!(sent(&world, LOGIN, answer).is_some());
+}
+
+#[test]
 fn a_home_that_forgot_everything_is_told_again() {
     let mut world = acquainted();
     world.run(10_000);
