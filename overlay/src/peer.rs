@@ -16,6 +16,7 @@ use crate::guess::Guess;
 use crate::id::{NetworkId, NodeId, TunnelKey};
 use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
 use crate::locator::{Channel, Endpoint, Locator};
+use crate::move_back::MoveBack;
 use crate::node::RequestId;
 use crate::path_mtu::Mtu;
 use crate::paths::{Path, Paths};
@@ -66,6 +67,7 @@ pub(crate) struct Peer {
     pub(crate) paths: Paths,
     pub(crate) punch: Punch,
     pub(crate) guess: Guess,
+    pub(crate) move_back: MoveBack,
     /// Where super peers see it.
     pub(crate) sight: Sight,
     /// When it was last told of super peers.
@@ -131,6 +133,7 @@ impl Peer {
             paths: Paths::new(fresh.device_mtu),
             punch: Punch::new(),
             guess: Guess::default(),
+            move_back: MoveBack::default(),
             sight: Sight::default(),
             introduced: None,
             backlog: Backlog::default(),
@@ -197,7 +200,8 @@ impl Peer {
 
     /// Whether the path in use is straight, and there is no reason to look for another.
     pub(crate) fn is_well_connected(&self, now: Instant) -> bool {
-        self.path().is_some_and(|path| path.is_direct()) && self.paths.also(now).is_none()
+        let is_direct = self.path().is_some_and(|path| path.is_direct());
+        is_direct && self.paths.also(now).is_none() && self.paths.on_own_socket(now).is_none()
     }
 
     /// We have moved, and this way has not answered since.

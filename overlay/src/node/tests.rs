@@ -165,7 +165,8 @@ fn a_handshake_that_overtakes_its_knock_is_answered() {
         all.find(|bytes| wire::classify(bytes).is_some_and(|frame| is_it(&frame)))
     };
     let initiation = |frame: &wire::Frame<'_>| *frame == wire::Frame::Wireguard(wire::Wireguard::Initiation);
-    let answer = |frame: &wire::Frame<'_>| matches!(frame, wire::Frame::Wireguard(wire::Wireguard::Answer(_)));
+    let answer =
+        |frame: &wire::Frame<'_>| matches!(frame, wire::Frame::Wireguard(wire::Wireguard::Answer(_)));
     let knock = |frame: &wire::Frame<'_>| matches!(frame, wire::Frame::Knock(_));
     let (initiation, knock) = (sent(&world, A, initiation).unwrap(), sent(&world, A, knock).unwrap());
     world.inject(LOGIN, address(A), initiation);
