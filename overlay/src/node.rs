@@ -332,8 +332,9 @@ impl Node {
 
     fn advance(&mut self, now: Now) {
         debug_assert!(now.instant >= self.now.instant, "time never runs backwards");
-        let slept = self.deadline().map_or(Duration::ZERO, |at| now.instant.since(at));
         let before = std::mem::replace(&mut self.now, now).instant;
+        // What was due already when we were last called, such as the measuring of a path just chosen, says nothing.
+        let slept = self.deadline().map_or(Duration::ZERO, |at| now.instant.since(at.max(before)));
         if slept >= SLEPT {
             self.on_moved();
         }

@@ -2,6 +2,7 @@
 
 mod aim;
 mod garbage;
+mod moving;
 mod trial;
 mod trust;
 mod world;
