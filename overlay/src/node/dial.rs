@@ -363,9 +363,8 @@ impl Node {
         if outcome == Handshake::Rejected {
             return false;
         }
-        if completes {
-            peer.hear(now);
-        }
+        // Who is about to be forgotten, and comes back at that moment, is not.
+        peer.hear(now);
         let established = completes && peer.has_session();
         if let Handshake::Reply(length) = outcome {
             self.transmit(from, &answer[..length]);
