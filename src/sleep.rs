@@ -42,4 +42,30 @@ mod tests {
         let timer = timer(TimerFlags::TFD_NONBLOCK).expect("Linux has had it since 3.0");
         assert_eq!(timer.wait(), Err(Errno::EAGAIN));
     }
+
+    /// Whether the machine's clock was set, to what it shows already: what a resume does to such timers, as far as they can
+    /// tell. Only root may.
+    fn nudge_the_clock() -> bool {
+        let clock = nix::time::ClockId::CLOCK_REALTIME;
+        let set = nix::time::clock_gettime(clock).and_then(|now| nix::time::clock_settime(clock, now));
+        let required = std::env::var("NETNS").is_ok_and(|value| value == "required");
+        assert!(!required || set.is_ok(), "this machine's clock can't be set: {set:?}");
+        set.is_ok()
+    }
+
+    #[test]
+    fn a_leap_of_the_clock_is_told_each_time_until_nobody_listens() {
+        let (tell, told) = crossbeam_channel::unbounded();
+        watch(move || tell.send(()).is_ok()).expect("a timer and a thread");
+        let patience = Duration::from_secs(10);
+        for _ in 0..3 {
+            if !nudge_the_clock() {
+                println!("SKIPPED: only root may set the clock");
+                return;
+            }
+            told.recv_timeout(patience).expect("it is told");
+            assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "once");
+        }
+        drop(told);
+    }
 }

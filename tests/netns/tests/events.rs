@@ -210,10 +210,14 @@ fn tallied(router: &Host) -> [u64; 2] {
     })
 }
 
-/// The router's mappings of its host's socket.
+/// The router's mappings of the socket that its host listens on.
 fn mappings(router: &Host) -> usize {
     let flows = router.sh("conntrack -L -p udp 2>/dev/null");
-    flows.lines().filter(|flow| flow.contains(" sport=51860 ")).count()
+    let first = |flow: &&str| {
+        let mut ports = flow.split_whitespace().filter(|word| word.contains("port="));
+        ports.next() == Some("sport=51860") && ports.next() == Some("dport=51860")
+    };
+    flows.lines().filter(first).count()
 }
 
 #[test]
@@ -223,8 +227,9 @@ fn idle_behind_routers_that_forget_within_thirty_seconds() {
     let Scene { a, b, lab, .. } = &scene;
     let router = lab.router(&a.host);
     router.nft(&TALLY.replace("SUPER", FOUNDER));
-    let_pass("what a start takes", SECOND * 10);
-    let (before, idle) = (tallied(router), SECOND * 72);
+    // With one super peer the NAT's class stays unknown: it is looked at again 3, 12 and 48 s later, and seldom from then on.
+    let_pass("what a start takes", SECOND * 70);
+    let (before, idle) = (tallied(router), SECOND * 48);
     let_pass("idle", idle);
     let after = tallied(router);
     let [up, down] = [0, 1].map(|way| (after[way] - before[way]) / idle.as_secs());
