@@ -21,7 +21,8 @@ const NEVER: Duration = Duration::from_secs(1 << 33);
 pub(crate) fn watch(mut awake: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
     let timer = timer(TimerFlags::TFD_CLOEXEC)?;
     let wait = move || {
-        while matches!(timer.wait(), Err(Errno::ECANCELED | Errno::EINTR)) && awake() {}
+        // That the timer was cancelled comes as success: nix hides which it was, and it does not end in our time.
+        while matches!(timer.wait(), Ok(()) | Err(Errno::ECANCELED | Errno::EINTR)) && awake() {}
     };
     std::thread::Builder::new().name("sleep".to_owned()).spawn(wait).map(|_| ())
 }
