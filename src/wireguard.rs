@@ -175,6 +175,8 @@ struct Link {
     current: Option<u32>,
     /// When we initiated last, and how often without an answer.
     initiated: Option<(Instant, usize)>,
+    /// Whether the peer has initiated since. When it does once more, boringtun forgets our initiation.
+    crossed: bool,
     /// Whether data left since the current session began.
     sent: bool,
     /// Sessions that became the current one.
@@ -193,6 +195,7 @@ impl Link {
             sessions: [None; SESSIONS],
             current: None,
             initiated: None,
+            crossed: false,
             sent: false,
             made: 0,
             jitter: Duration::ZERO,
@@ -258,6 +261,7 @@ impl Link {
     fn note_initiation(&mut self, now: Instant) {
         let tries = self.initiated.map_or(0, |(_, tries)| tries + 1);
         self.initiated = Some((now, tries));
+        self.crossed = false;
     }
 
     fn rekey_due(&self, now: Instant) -> bool {
@@ -433,6 +437,10 @@ impl Link {
             Kind::Initiation | Kind::Data(_) => {
                 let index = out[4..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
                 self.begin(Session { index, since: now, initiated: false });
+                // No answer to ours would be known, so the next one need not wait.
+                if std::mem::replace(&mut self.crossed, true) {
+                    self.initiated = None;
+                }
             }
         }
         Handshake::Reply(len)

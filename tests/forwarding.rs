@@ -13,6 +13,7 @@ mod forwarding {
     //! A way past the programs of a host, packets of every kind, and what becomes of them.
     mod device;
     mod doors;
+    mod doubt;
     pub(crate) mod keys;
     pub(crate) mod relay;
     pub(crate) mod sample;

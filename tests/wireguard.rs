@@ -79,6 +79,7 @@ promises!(
     restart_of_one_side,
     rekey,
     simultaneous_initiation,
+    initiations_that_cross_ours,
     strangers_and_the_initiators_name,
     garbage_and_truncation,
     reordering,

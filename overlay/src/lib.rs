@@ -51,6 +51,7 @@ pub mod limits;
 pub mod locator;
 pub mod login;
 pub mod mapping;
+mod move_back;
 pub mod nat;
 pub mod node;
 pub mod packet;

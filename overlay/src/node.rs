@@ -10,6 +10,7 @@ mod ask;
 mod crossing;
 mod dial;
 mod doors;
+mod early;
 mod examine;
 mod guess;
 mod home;
@@ -55,6 +56,7 @@ use crate::wire;
 
 use ask::Askers;
 use doors::Doors;
+use early::Overtakers;
 use examine::Examinations;
 use home::Homes;
 use presence::Presence;
@@ -94,6 +96,7 @@ pub struct Node {
     by_remote: BTreeMap<Endpoint, NodeId>,
     /// Who knocked from where, lately: their handshakes are right behind.
     knockers: VecDeque<(Endpoint, NodeId)>,
+    overtakers: Overtakers,
     wakes: BTreeSet<(Instant, NodeId)>,
     /// Peers whose deadline may have moved during this input.
     touched: BTreeSet<NodeId>,
@@ -172,6 +175,7 @@ impl Node {
             by_key: BTreeMap::new(),
             by_remote: BTreeMap::new(),
             knockers: VecDeque::new(),
+            overtakers: Overtakers::default(),
             wakes: BTreeSet::new(),
             touched: BTreeSet::new(),
             waiting: BTreeMap::new(),
@@ -329,8 +333,9 @@ impl Node {
 
     fn advance(&mut self, now: Now) {
         debug_assert!(now.instant >= self.now.instant, "time never runs backwards");
-        let slept = self.deadline().map_or(Duration::ZERO, |at| now.instant.since(at));
         let before = std::mem::replace(&mut self.now, now).instant;
+        // What was due already when we were last called, such as the measuring of a path just chosen, says nothing.
+        let slept = self.deadline().map_or(Duration::ZERO, |at| now.instant.since(at.max(before)));
         if slept >= SLEPT {
             self.on_moved();
         }

@@ -44,6 +44,13 @@ const REMEMBER: Duration = Duration::from_secs(600);
 const FOLLOWED: Duration = Duration::from_secs(1);
 /// A stream sends again by itself what was lost, which takes a second or two; and what waits before it is dropped, not late.
 const STREAM_DEAD_AFTER: Duration = Duration::from_secs(4);
+/// A socket of its own counts as half a round trip and this much, so that the one that the node listens on takes over if it
+/// is no more than a fifth and some milliseconds slower, and never gives way again for less than twice that.
+const DOOR_COST: Duration = Duration::from_millis(20);
+/// A path with such a socket that is not in use any more is given up after this long,
+const LEFT: Duration = Duration::from_secs(10);
+/// unless the peer came that way so lately: it would ask every [`PROBE_ACTIVE`] if it used it.
+const STILL_USED: Duration = Duration::from_secs(4);
 /// Round trip assumed before the first answer.
 const RTT_GUESS: Duration = Duration::from_millis(150);
 /// What a path without an answer counts for in the choice: a guess beats nothing that was measured.
@@ -161,7 +168,13 @@ impl Path {
             (true, false) if self.in_doubt(now) => Tier::DirectInDoubt,
             (true, false) => Tier::Direct,
         };
-        Score { tier, rtt: self.rtt.unwrap_or(UNMEASURED) }
+        let rtt = self.rtt.unwrap_or(UNMEASURED);
+        Score { tier, rtt: if self.is_by_door() { rtt + rtt / 2 + DOOR_COST } else { rtt } }
+    }
+
+    /// Whether it needs a socket of ours besides the one that the node listens on.
+    fn is_by_door(&self) -> bool {
+        matches!(self.locator, Locator::Direct(Endpoint { via: Via::Door(_), .. }))
     }
 
     /// Whether the peer, or its answers, came here since `current` is in doubt: to be better otherwise is no reason to
@@ -354,6 +367,28 @@ impl Paths {
     pub fn distrust_relay(&mut self, relay: Endpoint, now: Instant) {
         let through = self.paths.iter_mut().filter(|path| !path.locator.is_direct());
         through.filter(|path| path.locator.endpoint() == relay).for_each(|path| path.distrust(now));
+    }
+
+    /// Since when a path is in use that answers and needs a socket of its own, though the punching that found it is what the
+    /// socket that the node listens on can do as well.
+    #[must_use]
+    pub fn on_own_socket(&self, now: Instant) -> Option<Instant> {
+        let current = self.selected().filter(|path| path.is_by_door() && path.method == Method::Punched)?;
+        (!current.in_doubt(now)).then_some(current.since)
+    }
+
+    /// While data flows: give up paths with a socket of their own that neither side uses any more, since a better one is good.
+    /// Whether there were any.
+    pub fn retire(&mut self, now: Instant) -> bool {
+        let good = |path: &&Path| path.locator.is_direct() && !path.is_by_door() && !path.in_doubt(now);
+        let Some(current) = self.selected().filter(good) else { return false };
+        if now.since(current.since) < LEFT {
+            return false;
+        }
+        let before = self.paths.len();
+        let used = |path: &Path| path.came.is_some_and(|came| now.since(came) < STILL_USED);
+        self.paths.retain(|path| !path.is_by_door() || used(path));
+        self.paths.len() < before
     }
 
     /// Since when it is known that an end of the path has moved, as long as it has not answered what was asked since.

@@ -17,6 +17,7 @@ use crate::guess::Guess;
 use crate::id::{NetworkId, NodeId, TunnelKey};
 use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
 use crate::locator::{Channel, Endpoint, Locator};
+use crate::move_back::MoveBack;
 use crate::node::RequestId;
 use crate::path_mtu::Mtu;
 use crate::paths::{Path, Paths};
@@ -71,6 +72,7 @@ pub(crate) struct Peer {
     pub(crate) crossing: Crossing,
     /// Where it was tried over TCP, and nobody has proved to be it.
     pub(crate) connected: Unproved,
+    pub(crate) move_back: MoveBack,
     /// Where super peers see it.
     pub(crate) sight: Sight,
     /// When it was last told of super peers.
@@ -138,6 +140,7 @@ impl Peer {
             guess: Guess::default(),
             crossing: Crossing::default(),
             connected: Unproved::new(),
+            move_back: MoveBack::default(),
             sight: Sight::default(),
             introduced: None,
             backlog: Backlog::default(),
@@ -204,7 +207,8 @@ impl Peer {
 
     /// Whether the path in use is straight, and there is no reason to look for another.
     pub(crate) fn is_well_connected(&self, now: Instant) -> bool {
-        self.path().is_some_and(|path| path.is_direct()) && self.paths.also(now).is_none()
+        let is_direct = self.path().is_some_and(|path| path.is_direct());
+        is_direct && self.paths.also(now).is_none() && self.paths.on_own_socket(now).is_none()
     }
 
     /// We have moved, and this way has not answered since.

@@ -144,6 +144,11 @@ impl Punch {
         self.burst = Some((now, 0));
     }
 
+    /// One burst, beside a path that is good.
+    pub fn try_once(&mut self, now: Instant) {
+        self.burst = Some((now, 0));
+    }
+
     /// Enough: there is a direct path, or nobody needs one.
     pub fn stop(&mut self) {
         self.burst = None;

@@ -115,6 +115,7 @@ pub fn all(world: &mut impl World) {
     restart_of_one_side(world);
     rekey(world);
     simultaneous_initiation(world);
+    initiations_that_cross_ours(world);
     strangers_and_the_initiators_name(world);
     garbage_and_truncation(world);
     reordering(world);
@@ -256,6 +257,26 @@ pub fn simultaneous_initiation(world: &mut impl World) {
         a.say(&b, mark);
         b.say(&a, mark);
     }
+}
+
+/// A peer that initiated again and again while we were away is answered, and may have made our tunnel forget its own
+/// initiation. Then another leaves at once.
+pub fn initiations_that_cross_ours(world: &mut impl World) {
+    let (a, b) = End::pair(world);
+    let first = a.initiate(world.now()).unwrap();
+    for _ in 0..3 {
+        world.pass(Duration::from_millis(10));
+        let mut crypto = world.crypto(2);
+        let earlier = End { tunnel: crypto.tunnel(&a.key(), 0x65_4321), crypto };
+        let initiation = earlier.initiate(world.now()).unwrap();
+        assert!(matches!(a.handshake(&initiation, world.now()).0, Handshake::Reply(_)));
+    }
+    let (_, answer) = b.handshake(&first, world.now());
+    if a.handshake(&answer, world.now()).0 == Handshake::Rejected {
+        let second = a.initiate(world.now()).expect("nothing is waited for that can't come");
+        a.finish(&b, &second, world);
+    }
+    a.say(&b, 1);
 }
 
 /// An initiation tells its sender to the node it is for, and to nobody else.

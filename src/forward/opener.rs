@@ -293,8 +293,10 @@ impl Opener {
         let Some(slot) = table.by_receiver(messages.receiver) else {
             let end = messages.joined.run_end(arena, at, |datagram| messages.is_one(datagram));
             self.counters().count_many(Reason::UnknownSession, messages.joined.count(at, end));
-            let from = messages.from.endpoint();
-            if self.strangers.admit(from.at, messages.now) {
+            // A relay's own session with us is another one.
+            if let Locator::Direct(from) = messages.from
+                && self.strangers.admit(from.at, messages.now)
+            {
                 self.control.tell(Exception::Stranger { from });
             }
             return end;

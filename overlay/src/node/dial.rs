@@ -315,10 +315,14 @@ impl Node {
         {
             return;
         }
-        let Some(node) = self.crypto.initiator(bytes).and_then(|key| self.by_key.get(&key).copied()) else {
-            return self.drop(Drop::UnknownPeer);
-        };
-        self.on_handshake(node, from, bytes, false);
+        let Some(key) = self.crypto.initiator(bytes) else { return self.drop(Drop::UnknownPeer) };
+        match self.by_key.get(&key).copied() {
+            Some(node) => self.on_handshake(node, from, bytes, false),
+            None => {
+                let dropped = self.overtakers.keep(key, from, bytes, self.now.instant);
+                self.counters.count_many(Drop::UnknownPeer, dropped);
+            }
+        }
     }
 
     /// Who is there, or knocked from there a moment ago.
@@ -360,9 +364,8 @@ impl Node {
         if outcome == Handshake::Rejected {
             return false;
         }
-        if completes {
-            peer.hear(now);
-        }
+        // Who is about to be forgotten, and comes back at that moment, is not.
+        peer.hear(now);
         let established = completes && peer.has_session();
         if let Handshake::Reply(length) = outcome {
             self.transmit(from, &answer[..length]);
@@ -392,7 +395,12 @@ impl Node {
             self.drop(Drop::RateLimited);
             return None;
         }
-        self.admit(place)
+        let key = place.whereabouts.tunnel_key;
+        let admitted = self.admit(place)?;
+        if let Some((from, initiation)) = self.overtakers.take(&key, self.now.instant) {
+            self.on_handshake(admitted, from, &initiation, false);
+        }
+        Some(admitted)
     }
 
     /// Somebody says that it does not know what we send it. It may be anybody who says so: ask again, no more.

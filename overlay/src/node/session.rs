@@ -474,6 +474,7 @@ impl Node {
         if active && path.is_some() && has_session {
             self.begin_agreement(node);
             self.prepare_relays(node);
+            self.move_back(node);
         }
     }
 

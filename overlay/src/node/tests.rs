@@ -2,6 +2,7 @@
 
 mod aim;
 mod garbage;
+mod moving;
 mod trial;
 mod trust;
 mod world;
@@ -150,6 +151,29 @@ fn forged_hints_cost_a_handshake_a_second_and_no_packet() {
     world.inject(A, address(77), wire::frame(wire::STRANGER, &[]));
     world.run(1000);
     assert_eq!(world.initiations(A, began), 0);
+}
+
+#[test]
+fn a_handshake_that_overtakes_its_knock_is_answered() {
+    let mut world = World::new();
+    world.start(LOGIN, SUPER.with(Roles::LOGIN), &[]);
+    world.run(10);
+    world.cut.insert(LOGIN);
+    world.start(A, Roles::PEER, &[LOGIN]);
+    world.run(100);
+    let sent = |world: &World, n: u8, is_it: fn(&wire::Frame<'_>) -> bool| {
+        let mut all = world.hosts[&n].sent.iter().map(|(.., bytes)| bytes.clone());
+        all.find(|bytes| wire::classify(bytes).is_some_and(|frame| is_it(&frame)))
+    };
+    let initiation = |frame: &wire::Frame<'_>| *frame == wire::Frame::Wireguard(wire::Wireguard::Initiation);
+    let answer =
+        |frame: &wire::Frame<'_>| matches!(frame, wire::Frame::Wireguard(wire::Wireguard::Answer(_)));
+    let knock = |frame: &wire::Frame<'_>| matches!(frame, wire::Frame::Knock(_));
+    let (initiation, knock) = (sent(&world, A, initiation).unwrap(), sent(&world, A, knock).unwrap());
+    world.inject(LOGIN, address(A), initiation);
+    assert_eq!(sent(&world, LOGIN, answer), None, "nobody knows whose it is");
+    world.inject(LOGIN, address(A), knock);
+    assert!(sent(&world, LOGIN, answer).is_some());
 }
 
 #[test]

@@ -131,6 +131,22 @@ impl Node {
         }
     }
 
+    /// A path that needs a socket of its own gives way to one that does not, if there is such a one.
+    pub(super) fn move_back(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node) else { return };
+        if peer.paths.retire(now) {
+            return self.close_idle_doors(node);
+        }
+        if !peer.punch.is_running()
+            && let Some(since) = peer.paths.on_own_socket(now)
+            && peer.move_back.is_due(since, now)
+        {
+            peer.punch.try_once(now);
+            self.tell_candidates(node, true);
+        }
+    }
+
     /// A direct path that does not answer may mean that our own address changed: the homes can tell, and what they relay
     /// to us finds us again.
     fn on_path_doubted(&mut self, way: Locator) {

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::locator::{Channel, Endpoint};
+use crate::locator::{Channel, DoorId, Endpoint};
 use crate::testing::{address, at};
 
 const RELAY: Locator = Locator::Relayed {
@@ -17,6 +17,11 @@ const RELAY: Locator = Locator::Relayed {
 
 fn direct(n: u8) -> Locator {
     Locator::Direct(address(n).into())
+}
+
+/// Through a further socket of ours.
+fn door(n: u8) -> Locator {
+    Locator::Direct(Endpoint::by_door(DoorId(n.into()), address(n)))
 }
 
 /// Paths to a peer that answers after `rtt`, as long as it is up.
@@ -217,4 +222,108 @@ fn a_path_that_nothing_uses_is_not_probed() {
     assert_eq!(line.paths.poll_timeout(false, false), None);
     let kept = line.paths.poll_timeout(false, true);
     assert_eq!(kept, Some(at(0) + KEEPALIVE));
+}
+
+/// The direct path in use dies, and is proved again two seconds later. How long after its death it is in use again.
+fn taken_again(line: &mut Line) -> Duration {
+    assert_eq!(line.paths.selected().unwrap().locator, direct(1));
+    line.run(line.now + Duration::from_secs(4), |locator, _| locator == RELAY);
+    let (_, died) = *line.died.last().unwrap();
+    assert_eq!(line.paths.selected().unwrap().locator, RELAY);
+    line.paths.confirm(direct(1), Method::Punched, line.now);
+    line.paths.measured(direct(1), Duration::from_millis(20));
+    line.select();
+    while line.paths.selected().unwrap().locator == RELAY {
+        line.run(line.now + Duration::from_secs(1), |_, _| true);
+    }
+    line.now.since(died)
+}
+
+#[test]
+fn a_path_that_dies_again_and_again_is_not_taken_back_at_once() {
+    let mut line = Line::with_both(20);
+    let quick = Duration::from_secs(4);
+    assert!(taken_again(&mut line) < quick, "once is an accident");
+    for hold in [58, 180, 180] {
+        line.run(line.now + Duration::from_secs(5), |_, _| true);
+        let (hold, took) = (Duration::from_secs(hold), taken_again(&mut line));
+        assert!((hold..=hold + Duration::from_secs(1)).contains(&took), "{took:?}, not {hold:?}");
+    }
+    line.run(line.now + REMEMBER, |_, _| true);
+    assert!(taken_again(&mut line) < quick, "all is forgotten");
+}
+
+#[test]
+fn an_end_that_moves_says_nothing_about_how_steady_a_path_is() {
+    let mut line = Line::with_both(20);
+    for _ in 0..5 {
+        line.paths.distrust(line.now);
+        let quick = taken_again(&mut line);
+        assert!(quick < Duration::from_secs(4), "{quick:?}");
+    }
+}
+
+#[test]
+fn who_holds_a_path_down_still_leaves_a_relay_that_dies() {
+    let mut line = Line::with_both(20);
+    taken_again(&mut line);
+    line.run(line.now + Duration::from_secs(3), |locator, _| locator == RELAY);
+    line.paths.confirm(direct(1), Method::Punched, line.now);
+    line.select();
+    assert_eq!(line.paths.selected().unwrap().locator, RELAY, "held down");
+    line.run(line.now + Duration::from_secs(3), |locator, _| locator != RELAY);
+    assert_eq!(line.paths.selected().unwrap().locator, direct(1), "better than nothing");
+}
+
+#[test]
+fn a_further_socket_gives_way_to_the_first_unless_that_is_worse() {
+    let moves = |from: Locator, old: u64, to: Locator, new: u64| {
+        let mut line = Line::new(old);
+        line.paths.confirm(from, Method::Punched, line.now);
+        line.paths.measured(from, Duration::from_millis(old));
+        line.select();
+        line.paths.confirm(to, Method::Punched, line.now);
+        line.paths.measured(to, Duration::from_millis(new));
+        line.paths.select(line.now) == Some(to)
+    };
+    for rtt in [1, 20, 100, 300] {
+        assert!(moves(door(1), rtt, direct(1), rtt + rtt / 6 + 5), "{rtt} ms");
+        assert!(!moves(direct(1), rtt, door(1), rtt));
+        assert!(!moves(direct(1), rtt + rtt / 6 + 5, door(1), rtt), "nor back");
+    }
+    assert!(!moves(door(1), 100, direct(1), 150), "much worse");
+    assert!(moves(direct(1), 300, door(1), 100), "much better");
+}
+
+#[test]
+fn a_further_socket_is_given_up_once_neither_side_uses_it() {
+    let mut line = Line::new(20);
+    line.paths.confirm(door(1), Method::Punched, line.now);
+    line.select();
+    line.run(at(1_000), |_, _| true);
+    assert_eq!(line.paths.on_own_socket(line.now), Some(at(0)));
+    line.paths.confirm(direct(1), Method::Punched, line.now);
+    line.paths.measured(direct(1), line.rtt);
+    line.select();
+    assert_eq!((line.paths.on_own_socket(line.now), line.paths.retire(line.now)), (None, false));
+    // The other side still uses its own.
+    line.run(at(20_000), |_, _| true);
+    line.paths.came(door(1), line.now);
+    assert!(!line.paths.retire(line.now));
+    line.run(at(25_000), |_, _| true);
+    line.paths.distrust(line.now);
+    assert!(!line.paths.retire(line.now), "the other may be needed");
+    line.run(at(26_000), |_, _| true);
+    assert!(line.paths.retire(line.now) && line.paths.find(door(1)).is_none());
+    assert!(!line.paths.retire(line.now));
+}
+
+#[test]
+fn what_only_a_further_socket_can_do_is_not_tried_with_the_first() {
+    for method in [Method::Predicted, Method::Guessed] {
+        let mut line = Line::new(20);
+        line.paths.confirm(door(1), method, line.now);
+        line.select();
+        assert_eq!(line.paths.on_own_socket(line.now), None);
+    }
 }

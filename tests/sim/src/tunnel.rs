@@ -202,7 +202,7 @@ impl ModelTunnel {
             return Handshake::Rejected;
         }
         self.newest = timestamp;
-        self.previous = self.pending.take().or(self.previous);
+        self.previous = self.pending.take();
         let remote = index_at(message, 4);
         let (local, ephemeral): (_, [u8; 32]) = (self.next_index(), self.dice.bytes());
         let secret = self.session_secret([&message[8..40], &ephemeral]);

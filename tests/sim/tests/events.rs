@@ -226,7 +226,8 @@ fn asleep_for_a_while_and_for_an_hour() {
 }
 
 fn switches(world: &World, name: &str, since: Instant) -> usize {
-    let is_switch = |event: &Event| matches!(event, Event::Path { name, .. } if name == "b");
+    let to = if name == "a" { "b" } else { "a" };
+    let is_switch = |event: &Event| matches!(event, Event::Path { name, .. } if name == to);
     world.host(name).events.iter().filter(|(at, event)| *at >= since && is_switch(event)).count()
 }
 
@@ -247,6 +248,49 @@ fn a_good_path_that_comes_back_is_used_again() {
     });
     println!("{}", times.against("good path back", "60 s"));
     assert!(times.at(100) <= SECOND * 60);
+}
+
+/// Sockets beside the main one that two homes have open.
+fn further_sockets(world: &World) -> usize {
+    ["a", "b"].map(|name| world.host(name).doors.len()).iter().sum()
+}
+
+#[test]
+fn a_path_that_was_found_with_further_sockets_moves_back_to_the_first() {
+    let mut times = Vec::new();
+    for seed in SEEDS {
+        let (mut world, stream) = talking(pair(seed, NatClass::PortRestricted, WAN), true);
+        world.set_cut("a", "b", true);
+        let away = Duration::from_millis(2000 + world.dice().below(6000));
+        world.run_for(away);
+        world.set_cut("a", "b", false);
+        world.run_until(SECOND * 70, |w| w.is_direct("a", "b")).expect("direct again");
+        world.run_for(SECOND * 2);
+        let begun = world.now();
+        if further_sockets(&world) == 0 {
+            continue;
+        }
+        let gone = world.run_until(SECOND * 120, |w| further_sockets(w) == 0).expect("closed");
+        world.run_for(SECOND * 60);
+        assert!(world.is_direct("a", "b"), "seed {seed}: {}", world.story());
+        assert_eq!(
+            world.unanswered(stream, begun, world.now() - SECOND),
+            0,
+            "seed {seed}: a move loses nothing"
+        );
+        for name in ["a", "b"] {
+            let count = switches(&world, name, begun);
+            assert!(count <= 1, "seed {seed}: {name} moved {count} times");
+        }
+        times.push(gone);
+    }
+    times.sort_unstable();
+    let (found, times) = (times.len(), Times(times));
+    println!(
+        "{}",
+        times.against(&format!("back on the first socket, {found} of {} seeds", SEEDS.count()), "none")
+    );
+    assert!(found >= 3, "too few begin with a further socket: {found}");
 }
 
 #[test]
