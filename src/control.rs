@@ -10,7 +10,7 @@ mod tests;
 mod unsaved;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub enum News {
     Links(Vec<SocketAddr>),
     /// The router opened a port for us, or has none for us any more.
     Mapped(Option<Mapped>),
+    /// The router has an address on its far side that is not public, though it opens no port; or that is over.
+    RouterAt(Option<IpAddr>),
     /// The router has forgotten every mapping, the NAT's own ones too.
     RouterRestarted,
     /// Datagrams leave another way than before, though our addresses may be the same.
@@ -259,6 +261,7 @@ impl<W: World> Control<W> {
             News::Reply(reply) => self.node.handle_reply(reply, now),
             News::Links(local) => self.node.handle_links(local, now),
             News::Mapped(mapped) => self.node.handle_mapping(mapped, now),
+            News::RouterAt(at) => self.node.handle_router(at, now),
             News::Moved | News::RouterRestarted => self.node.handle_moved(now),
             News::Awake => self.node.handle_timeout(now),
             News::Stream(stream, event) => self.node.handle_stream(stream, event, now),

@@ -21,6 +21,7 @@ use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{self, Gso, VnetHeader};
 use frejus_overlay::packet::{IpPacket, protocol};
+use frejus_overlay::pcp;
 use frejus_overlay::record::{self, Record};
 use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::wire::connect;
@@ -276,6 +277,9 @@ pub fn part(data: &[u8]) {
 
 /// What routers say: nothing of it leads to another machine, or puts anything but a path into a request.
 pub fn igd(data: &[u8]) {
+    if let Some(outer) = pcp::outer_in_refusal(data, *b"AAAAAAAAAAAA") {
+        assert!(data.len() >= 60 && !outer.is_unspecified());
+    }
     let base = Place::parse("http://192.168.1.1:5000/igd/desc.xml").expect("a place");
     let clean =
         |place: &Place| place.path.starts_with('/') && place.path.bytes().all(|b| b.is_ascii_graphic());

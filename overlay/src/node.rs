@@ -17,6 +17,7 @@ mod io;
 mod keys;
 mod method;
 mod presence;
+mod realm;
 mod reflect;
 mod request;
 mod serve;

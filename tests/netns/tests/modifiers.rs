@@ -12,7 +12,7 @@ use frejus_netns::matrix::drive;
 use frejus_netns::scene::{class_of, invited, three_super_peers};
 use frejus_netns::traffic::PingStream;
 use frejus_netns::wait::look_for;
-use frejus_netns::{Daemon, Host, Lab, Nat, NatClass, Quality};
+use frejus_netns::{Daemon, Host, Lab, Nat, NatClass, Quality, ability};
 
 /// An ordinary punch takes less than one; a path that is found later than this is found by luck.
 const SOON: Duration = Duration::from_secs(10);
@@ -160,6 +160,27 @@ fn homes_of_one_carrier_meet_where_it_hairpins() {
     let carrier = Nat::from(NatClass::PortRestricted).hairpin();
     let Some(pair) = one_carrier("carrier_hairpin", carrier) else { return };
     pair.way("one carrier that hairpins", SOON).goes_direct(&["hairpin"]);
+}
+
+/// The real miniupnpd opens no port while its own address is a carrier's, and says so in a refusal that names the address.
+#[test]
+fn homes_of_one_carrier_whose_routers_say_where_they_are_meet_there() {
+    if !ability::program("carrier_refused", "miniupnpd") {
+        return;
+    }
+    let Some(mut lab) = Lab::new("carrier_refused") else { return };
+    lab.route(&Plan { carrier: true, ..Plan::home("carrier", NatClass::PortRestricted.into()) });
+    let hosts = ["a", "b"].map(|name| {
+        let router = format!("router-{name}");
+        let nat = Nat::from(NatClass::PortRestricted).mapping();
+        lab.route(&Plan { behind: Some("carrier"), ..Plan::home(&router, nat) });
+        lab.behind(&router, name)
+    });
+    hosts.iter().for_each(|host| lab.map_ports(host));
+    let middle = lab.router(&hosts[1]).public;
+    let pair = Pair::join(lab, [&hosts[0], &hosts[1]]);
+    let way = pair.way("one carrier, routers that name their places", SOON).goes_direct(&["punched"]);
+    assert_eq!(way.a.remote, format!("{middle}:51860"), "{way:?}");
 }
 
 #[test]
