@@ -103,6 +103,14 @@ impl Doors {
         }
     }
 
+    /// As [`super::Udp::answer`], by this door.
+    pub fn answer(&self, source: Option<IpAddr>, by: DoorId, to: SocketAddr, bytes: &[u8]) {
+        let door = self.shared.open.read().unwrap_or_else(PoisonError::into_inner).get(&by).cloned();
+        if let Some(door) = door.filter(|_| to.is_ipv4()) {
+            door.0.answer(0, source, to, bytes);
+        }
+    }
+
     /// The port of a door that is open.
     #[must_use]
     pub fn port(&self, id: DoorId) -> Option<u16> {

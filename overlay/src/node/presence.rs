@@ -109,6 +109,12 @@ impl Presence {
         self.candidates.clone()
     }
 
+    /// Addresses of this machine that strangers may be told of: public ones, and those that the administrator advertises.
+    pub(super) fn told_to_strangers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let advertised = |ip: IpAddr| self.advertise.iter().any(|at| at.ip() == ip);
+        self.local.iter().map(|at| at.ip().to_canonical()).filter(move |ip| is_public(*ip) || advertised(*ip))
+    }
+
     /// Whether an interface of ours has a public address.
     pub(super) fn is_open(&self) -> bool {
         self.advertise.iter().chain(&self.local).any(|at| is_public(at.ip()))

@@ -150,15 +150,17 @@ impl Forwarding {
             }
             None => {
                 let main = from.at.port();
-                Here { address: None, main, alternate: None, other: None, asked: Port::Main }
+                Here { main, ..Here::ALONE }
             }
         };
         match stun::respond(datagram, self.lie.unwrap_or(from.at), &here) {
-            Some(Reaction::Answer { from: port, bytes }) if port == asked => vec![Deed::Send(from, bytes)],
-            Some(Reaction::Answer { from: Port::Main, bytes }) => {
+            Some(Reaction::Answer { from: port, bytes, .. }) if port == asked => {
+                vec![Deed::Send(from, bytes)]
+            }
+            Some(Reaction::Answer { from: Port::Main, bytes, .. }) => {
                 vec![Deed::Send(Endpoint::main(from.at), bytes)]
             }
-            Some(Reaction::Answer { from: Port::Alternate, bytes }) => vec![Deed::Send(alternate, bytes)],
+            Some(Reaction::Answer { from: Port::Alternate, bytes, .. }) => vec![Deed::Send(alternate, bytes)],
             Some(Reaction::Elsewhere(_)) => {
                 vec![Deed::Ask(Exception::Datagram { from: Locator::Direct(from), bytes: datagram.to_vec() })]
             }

@@ -270,7 +270,7 @@ impl World {
             host.open_door(DoorId::STUN, port);
             let ip = Some(address.ip());
             let (main, alternate) = (address.port(), Some(port));
-            let here = Here { address: ip, main, alternate, other: None, asked: Port::Main };
+            let here = Here { address: ip, main, alternate, ..Here::ALONE };
             host.forwarding.stun = Some(here);
         }
         if let Some(node) = &mut host.node {
