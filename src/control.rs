@@ -74,6 +74,8 @@ const EXCEPTIONS_AT_ONCE: usize = 256;
 pub trait World {
     /// Send a datagram; `false` if the socket did not take it.
     fn send(&mut self, to: Endpoint, datagram: &[u8]) -> bool;
+    /// Send a datagram with a hop limit; `false` if the socket did not take it, or there is none.
+    fn send_near(&mut self, to: Endpoint, datagram: &[u8], hops: u8) -> bool;
     /// Open a further socket; one that can't be opened stays silent.
     fn open_door(&mut self, door: DoorId);
     /// Close it.
@@ -339,6 +341,11 @@ impl<W: World> Control<W> {
         match output {
             Output::Transmit { to, bytes } => {
                 if withheld || self.is_premature(&bytes) || !self.world.send(to, &bytes) {
+                    self.counters.count(Drop::SendFailed);
+                }
+            }
+            Output::TransmitNear { to, bytes, hops } => {
+                if withheld || !self.world.send_near(to, &bytes, hops) {
                     self.counters.count(Drop::SendFailed);
                 }
             }

@@ -216,13 +216,20 @@ fn ipv6_is_punched_where_ipv4_has_only_a_relay() {
     assert!(way.b.remote.starts_with(&format!("[{}]:", addresses[0])), "{way:?}");
 }
 
+/// How often a cell is run whose outcome is a matter of time: `NAT_RUNS`, or once.
+fn runs() -> u32 {
+    std::env::var("NAT_RUNS").map_or(1, |runs| runs.parse().expect("NAT_RUNS is a number"))
+}
+
 #[test]
 fn a_careless_router_is_not_spoilt_by_the_first_packet() {
     let careful = Nat::from(NatClass::PortRestricted);
     let careless = careful.careless();
     for (what, nats) in [("A", [careless, careful]), ("B", [careful, careless])] {
-        let Some(pair) = two_routers("careless_one", nats, Quality::default()) else { return };
-        pair.way(&format!("{what} behind a careless router"), SOON).goes_direct(&["punched"]);
+        for run in 1..=runs() {
+            let Some(pair) = two_routers("careless_one", nats, Quality::default()) else { return };
+            pair.way(&format!("{what} behind a careless router, run {run}"), SOON).goes_direct(&["punched"]);
+        }
     }
 }
 
@@ -232,8 +239,40 @@ fn a_careless_router_is_not_spoilt_by_the_first_packet() {
 fn two_careless_routers_are_crossed_at_once() {
     let careless = Nat::from(NatClass::PortRestricted).careless();
     for delay in [2, 10] {
-        let Some(pair) = two_routers("careless_two", [careless; 2], Quality::delayed(delay)) else { return };
-        pair.way(&format!("two careless routers, {} ms apart", 2 * delay), SOON).goes_direct(&["punched"]);
+        for run in 1..=runs() {
+            let quality = Quality::delayed(delay);
+            let Some(pair) = two_routers("careless_two", [careless; 2], quality) else { return };
+            let what = format!("two careless routers, {} ms apart, run {run}", 2 * delay);
+            pair.way(&what, SOON).goes_direct(&["punched"]);
+        }
+    }
+}
+
+/// What goes from one home's router to another's passes a router of the internet, as it nearly always does.
+fn put_a_hop_between(lab: &Lab, homes: [&Host; 2]) {
+    let hop = "203.0.113.250";
+    lab.wan().sh(&format!(
+        "ip addr add {hop}/24 dev br0
+         sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0"
+    ));
+    for [from, to] in [homes, [homes[1], homes[0]]] {
+        let router = lab.router(from);
+        router.sh(&format!("ip route add {}/32 via {hop} dev wan0", to.public));
+        let routes = router.ok(&["ip", "route", "get", &to.public.to_string()]);
+        assert!(routes.contains(hop), "{routes}");
+    }
+}
+
+/// The called side's first packet dies at the hop, and has opened its own router by then.
+#[test]
+fn two_careless_routers_with_a_hop_between_are_crossed_at_no_distance() {
+    let careless = Nat::from(NatClass::PortRestricted).careless();
+    for run in 1..=runs() {
+        let Some(mut lab) = Lab::new("careless_hop") else { return };
+        let [a, b] = ["a", "b"].map(|name| lab.home(name, careless));
+        put_a_hop_between(&lab, [&a, &b]);
+        let pair = Pair::join(lab, [&a, &b]);
+        pair.way(&format!("two careless routers, a hop between, run {run}"), SOON).goes_direct(&["punched"]);
     }
 }
 

@@ -26,6 +26,8 @@ use crate::app;
 pub enum Deed {
     /// Send this datagram.
     Send(Endpoint, Vec<u8>),
+    /// Send it so that it dies after so many hops.
+    SendNear(Endpoint, Vec<u8>, u8),
     /// Write this packet to the TUN device.
     Tun(Vec<u8>),
     /// Ask control.
