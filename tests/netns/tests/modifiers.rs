@@ -233,8 +233,8 @@ fn a_careless_router_is_not_spoilt_by_the_first_packet() {
     }
 }
 
-/// Both must speak while the other's word is on its way, which takes a line that is longer than a machine is late: two
-/// routers on one switch stay on the relay.
+/// Without a router between, both must speak while the other's word is on its way, which takes a line that is longer than a
+/// machine is late: two on one switch stay on the relay.
 #[test]
 fn two_careless_routers_are_crossed_at_once() {
     let careless = Nat::from(NatClass::PortRestricted).careless();

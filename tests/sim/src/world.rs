@@ -18,7 +18,7 @@ use frejus_overlay::forward::Exception;
 use frejus_overlay::locator::{DoorId, Endpoint, Via};
 use frejus_overlay::node::{Node, Output, Request, RequestId};
 use frejus_overlay::port::Reply;
-use frejus_overlay::stun::{Here, Port};
+use frejus_overlay::stun::Here;
 use frejus_overlay::timing::Instant;
 
 use crate::crypto::{Clock, ModelCrypto};

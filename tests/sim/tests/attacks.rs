@@ -215,7 +215,7 @@ fn sealed(world: &mut World, from: &str, to: &str) -> Vec<u8> {
     let id = world.id(from);
     let deeds = world.hosts[id.0].forwarding.seal_unchecked(destination, &packet);
     let sent = deeds.into_iter().find_map(|deed| match deed {
-        Deed::Send(_, bytes) => Some(bytes),
+        Deed::Send(_, bytes) | Deed::SendNear(_, bytes, _) => Some(bytes),
         Deed::Tun(_) | Deed::Ask(_) => None,
     });
     sent.expect("a session")

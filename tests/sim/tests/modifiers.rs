@@ -5,6 +5,7 @@ use std::time::Duration;
 use frejus_overlay::document::{Candidate, NatClass};
 use frejus_overlay::node::{Answer, Method, Request};
 use frejus_sim::internet::Site;
+use frejus_sim::link::{Quality, WAN};
 use frejus_sim::nat::Behaviour;
 use frejus_sim::scenario::Scenario;
 use frejus_sim::world::World;
@@ -159,5 +160,20 @@ fn careless_routers_are_crossed_twenty_times_out_of_twenty() {
             let which = [a.careless, b.careless];
             assert_eq!(methods, Some([Method::Punched; 2]), "{which:?}, seed {seed}: {}", world.story());
         }
+    }
+}
+
+/// Next door to each other nobody can speak while the other's word is on its way; what dies on the way needs no distance.
+#[test]
+fn careless_routers_are_crossed_where_nothing_takes_time() {
+    let careless = behaviour(NatClass::PortRestricted).careless();
+    let far = Quality { jitter: Duration::from_millis(3), ..WAN };
+    for seed in 1..=20 {
+        let scenario = three_super_peers(seed).links(far);
+        let mut world = scenario.behind("a", careless).behind("b", careless).build();
+        world.set_quality("a", "b", Quality { latency: Duration::from_micros(20), ..WAN });
+        let found = way(&mut world, SOON);
+        let methods = found.map(|(_, methods)| methods);
+        assert_eq!(methods, Some([Method::Punched; 2]), "seed {seed}: {}", world.story());
     }
 }
