@@ -262,7 +262,7 @@ impl Discovery {
     }
 
     fn on_reflection(&mut self, from: SocketAddr) {
-        let Some((anchor, ..)) = self.anchor else { return };
+        let Some((anchor, ..)) = self.anchor.filter(|_| self.late_word().is_none()) else { return };
         let anchor = self.servers[anchor].at;
         if from.ip() != anchor.ip() {
             self.stranger.arrived = true;
@@ -377,9 +377,7 @@ impl Discovery {
 
     /// Whom the filter may know: the anchors that it was opened for.
     fn contacted(&self) -> Vec<NodeId> {
-        let asked = |request: &&Request| {
-            request.from == Socket::Filtering && request.to == self.servers[request.server].at
-        };
+        let asked = |request: &&Request| request.from == Socket::Filtering && !self.is_to_other_port(request);
         self.requests.iter().filter(asked).map(|request| self.servers[request.server].node).collect()
     }
 
@@ -418,9 +416,7 @@ impl Discovery {
         let late = self.now >= self.begun + LIMIT;
         let answered = self.requests.iter().all(|request| request.answer.is_some());
         let hairpin = self.is_translated() == Some(false) || self.hairpin.arrived || self.hairpin.over;
-        let filter =
-            self.anchors.is_empty() || self.filtering_settled() && !self.wants_to_know_carelessness();
-        late || answered && hairpin && filter
+        late || answered && hairpin && (self.anchors.is_empty() || self.filter_is_known())
     }
 
     fn grace(&self) -> Duration {

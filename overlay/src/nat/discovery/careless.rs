@@ -19,8 +19,18 @@ impl Discovery {
         }
     }
 
+    /// Whether nothing more is to be learnt of the filter.
+    pub(super) fn filter_is_known(&self) -> bool {
+        self.filtering_settled() && !self.wants_to_know_carelessness()
+    }
+
+    /// Whether a request goes to a super peer's other port.
+    pub(super) fn is_to_other_port(&self, request: &Request) -> bool {
+        request.to != self.servers[request.server].at
+    }
+
     /// Whether that question is to come.
-    pub(super) fn wants_to_know_carelessness(&self) -> bool {
+    fn wants_to_know_carelessness(&self) -> bool {
         self.filtering_settled()
             && self.kept_out().is_some()
             && self.late_word().is_none()
@@ -34,15 +44,15 @@ impl Discovery {
         let tried =
             !self.alternate.arrived && !self.stranger.arrived && self.alternate.confirmed.len() >= BARELY;
         let other = |request: &&Request| {
-            let is_other = request.to != self.servers[request.server].at;
-            request.from == Socket::Mapping && request.server == anchor && is_other
+            request.from == Socket::Mapping && request.server == anchor && self.is_to_other_port(request)
         };
         self.requests.iter().find(other).map(|request| request.to).filter(|_| tried)
     }
 
-    fn late_word(&self) -> Option<&Request> {
-        let late = |request: &&Request| request.to != self.servers[request.server].at;
-        self.requests.iter().filter(|request| request.from == Socket::Filtering).find(late)
+    /// That question. From then on the filter lets the other port in, which says nothing any more.
+    pub(super) fn late_word(&self) -> Option<&Request> {
+        let late = |request: &&Request| request.from == Socket::Filtering && self.is_to_other_port(request);
+        self.requests.iter().find(late)
     }
 
     /// What was found; `None` where nothing was kept out, or where every destination gets another port anyway.
