@@ -315,7 +315,8 @@ fn hosts_of_one_port_are_both_punched() {
             let listens = node.status().unwrap_or_default()["node"]["listen"].to_string();
             assert!(listens.contains(":51860"), "of one port: {listens}");
         }
-        pair.way(&format!("the first behind one {class}"), SOON).goes_direct(&["punched", "public", "reversed"]);
+        pair.way(&format!("the first behind one {class}"), SOON)
+            .goes_direct(&["punched", "public", "reversed"]);
         let way = meet(&second, &pair.b, SOON);
         eprintln!("the second: {} {} after {:?}", way.a.kind, way.a.method, way.took);
         way.goes_direct(&["punched", "public", "reversed"]);
