@@ -103,7 +103,14 @@ pub fn document(data: &[u8]) {
 /// STUN: requests to a server with everything, and answers to our own.
 pub fn stun(data: &[u8]) {
     let ip = |last| Some(Ipv4Addr::new(203, 0, 113, last).into());
-    let here = Here { address: ip(1), main: 51860, alternate: Some(51862), other: ip(2), is_ours: true, asked: Port::Main };
+    let here = Here {
+        address: ip(1),
+        main: 51860,
+        alternate: Some(51862),
+        other: ip(2),
+        is_ours: true,
+        asked: Port::Main,
+    };
     let from = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 7), 7));
     if let Some(Reaction::Answer { bytes, .. }) = stun::respond(data, from, &here) {
         assert!(bytes.len() <= data.len() + 56, "an answer is bounded by its question");
