@@ -10,7 +10,7 @@ mod tests;
 mod unsaved;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub enum News {
     Links(Vec<SocketAddr>),
     /// The router opened a port for us, or has none for us any more.
     Mapped(Option<Mapped>),
+    /// The router has an address on its far side that is not public, though it opens no port; or that is over.
+    RouterAt(Option<IpAddr>),
     /// The router has forgotten every mapping, the NAT's own ones too.
     RouterRestarted,
     /// Datagrams leave another way than before, though our addresses may be the same.
@@ -72,6 +74,8 @@ const EXCEPTIONS_AT_ONCE: usize = 256;
 pub trait World {
     /// Send a datagram; `false` if the socket did not take it.
     fn send(&mut self, to: Endpoint, datagram: &[u8]) -> bool;
+    /// Send a datagram with a hop limit; `false` if the socket did not take it, or there is none.
+    fn send_near(&mut self, to: Endpoint, datagram: &[u8], hops: u8) -> bool;
     /// Open a further socket; one that can't be opened stays silent.
     fn open_door(&mut self, door: DoorId);
     /// Close it.
@@ -259,6 +263,7 @@ impl<W: World> Control<W> {
             News::Reply(reply) => self.node.handle_reply(reply, now),
             News::Links(local) => self.node.handle_links(local, now),
             News::Mapped(mapped) => self.node.handle_mapping(mapped, now),
+            News::RouterAt(at) => self.node.handle_router(at, now),
             News::Moved | News::RouterRestarted => self.node.handle_moved(now),
             News::Awake => self.node.handle_timeout(now),
             News::Stream(stream, event) => self.node.handle_stream(stream, event, now),
@@ -336,6 +341,11 @@ impl<W: World> Control<W> {
         match output {
             Output::Transmit { to, bytes } => {
                 if withheld || self.is_premature(&bytes) || !self.world.send(to, &bytes) {
+                    self.counters.count(Drop::SendFailed);
+                }
+            }
+            Output::TransmitNear { to, bytes, hops } => {
+                if withheld || !self.world.send_near(to, &bytes, hops) {
                     self.counters.count(Drop::SendFailed);
                 }
             }

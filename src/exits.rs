@@ -2,6 +2,8 @@
 //!
 //! Owns: the choice among sockets by [`Via`]. Never: the socket itself, or whereto.
 
+use std::net::IpAddr;
+
 use frejus_overlay::locator::{Endpoint, Via};
 use nix::errno::Errno;
 
@@ -20,6 +22,16 @@ pub struct Exits {
 }
 
 impl Exits {
+    /// Answer a stranger, from the address that it expects the answer from: with several on one interface the kernel
+    /// would choose. What it does not take is lost; the stranger asks again.
+    pub fn answer(&self, source: Option<IpAddr>, to: Endpoint, bytes: &[u8]) {
+        match to.via {
+            Via::Main => self.udp.answer(source, to.at, bytes),
+            Via::Door(door) => self.doors.answer(source, door, to.at, bytes),
+            Via::Stream(stream) => _ = self.streams.send(stream, bytes, bytes.len()),
+        }
+    }
+
     /// As [`Udp::send`], by the socket that belongs to this endpoint.
     ///
     /// # Errors

@@ -81,6 +81,7 @@ impl PortMapper {
             router: None,
             held: None,
             asking: None,
+            outer: None,
         };
         Self { stop, task: tokio::spawn(keeper.run(stopped)) }
     }
@@ -125,6 +126,8 @@ struct Keeper {
     held: Option<Held>,
     /// What is being asked for, or was last: if we are stopped meanwhile, it may have been granted.
     asking: Option<MappingProtocol>,
+    /// Where the router is that opens no port, as control knows it.
+    outer: Option<Ipv4Addr>,
 }
 
 impl Keeper {
@@ -188,6 +191,7 @@ impl Keeper {
             return;
         }
         self.lose().await;
+        self.tell_outer(None).await;
         self.asking = None;
         self.router = found
             .map(|(gateway, own)| Router::new(gateway, own, self.wish.port, self.nonces.of(gateway, own)));
@@ -231,10 +235,13 @@ impl Keeper {
             return Some(RENEW_AGAIN);
         }
         self.lose().await;
+        let outer = self.router.as_ref()?.outer().await;
+        self.tell_outer(outer).await;
         None
     }
 
     async fn hold(&mut self, protocol: MappingProtocol, grant: Grant) {
+        self.tell_outer(None).await;
         let now = Instant::now();
         let mapped = Mapped { at: grant.at, protocol };
         let last = self.held.replace(Held { mapped, grant, granted: now });
@@ -253,6 +260,17 @@ impl Keeper {
         if self.held.take().is_some() {
             tracing::info!("the router has no port open for us any more");
             self.tell(News::Mapped(None)).await;
+        }
+    }
+
+    /// Where the router is that opens no port.
+    async fn tell_outer(&mut self, outer: Option<Ipv4Addr>) {
+        if self.outer != outer {
+            self.outer = outer;
+            if let Some(at) = outer {
+                tracing::info!(%at, "the router opens no port, and is behind another one");
+            }
+            self.tell(News::RouterAt(outer.map(IpAddr::V4))).await;
         }
     }
 

@@ -11,7 +11,7 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -244,6 +244,14 @@ impl Udp {
             return Err(Unsent { datagrams, source: Errno::EAFNOSUPPORT.into() });
         };
         family.send(self.queue, to, bytes, segment, full)
+    }
+
+    /// Sends one datagram from an address of ours, if the kernel takes it.
+    pub fn answer(&self, source: Option<IpAddr>, to: SocketAddr, bytes: &[u8]) {
+        let family = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        if let Some(family) = family.as_deref() {
+            family.answer(self.queue, source, to, bytes);
+        }
     }
 
     /// The sockets, IPv4 first, for [`nix::poll`].

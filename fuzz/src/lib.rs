@@ -21,6 +21,7 @@ use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{self, Gso, VnetHeader};
 use frejus_overlay::packet::{IpPacket, protocol};
+use frejus_overlay::pcp;
 use frejus_overlay::record::{self, Record};
 use frejus_overlay::stun::{self, Here, Port, Reaction};
 use frejus_overlay::wire::connect;
@@ -102,7 +103,14 @@ pub fn document(data: &[u8]) {
 /// STUN: requests to a server with everything, and answers to our own.
 pub fn stun(data: &[u8]) {
     let ip = |last| Some(Ipv4Addr::new(203, 0, 113, last).into());
-    let here = Here { address: ip(1), main: 51860, alternate: Some(51862), other: ip(2), asked: Port::Main };
+    let here = Here {
+        address: ip(1),
+        main: 51860,
+        alternate: Some(51862),
+        other: ip(2),
+        is_ours: true,
+        asked: Port::Main,
+    };
     let from = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 7), 7));
     if let Some(Reaction::Answer { bytes, .. }) = stun::respond(data, from, &here) {
         assert!(bytes.len() <= data.len() + 56, "an answer is bounded by its question");
@@ -276,6 +284,9 @@ pub fn part(data: &[u8]) {
 
 /// What routers say: nothing of it leads to another machine, or puts anything but a path into a request.
 pub fn igd(data: &[u8]) {
+    if let Some(outer) = pcp::outer_in_refusal(data, *b"AAAAAAAAAAAA") {
+        assert!(data.len() >= 60 && !outer.is_unspecified());
+    }
     let base = Place::parse("http://192.168.1.1:5000/igd/desc.xml").expect("a place");
     let clean =
         |place: &Place| place.path.starts_with('/') && place.path.bytes().all(|b| b.is_ascii_graphic());

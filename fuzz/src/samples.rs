@@ -217,6 +217,7 @@ fn bindings() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         main: 51860,
         alternate: Some(51862),
         other: Some("2001:db8::3".parse().expect("an address")),
+        is_ours: false,
         asked: Port::Main,
     };
     let from = "[2001:db8::1]:1".parse().expect("an endpoint");

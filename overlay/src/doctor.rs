@@ -23,6 +23,8 @@ pub struct Side {
     pub external: Vec<SocketAddr>,
     /// How its router was asked for a port, if it gave one.
     pub mapped: Option<MappingProtocol>,
+    /// Whether its router takes for a flow to itself what comes in before the node has spoken.
+    pub careless: bool,
     /// Whether super peers answer it by UDP.
     pub udp: bool,
     /// The other's places, at most [`Self::TRIED`].
@@ -94,6 +96,10 @@ fn says(why: impl Into<String>, mend: &[&str]) -> Diagnosis {
 const OPEN_A_PORT: &str =
     "switch on UPnP, NAT-PMP or PCP on either router, or forward UDP 51860 there to the machine";
 const OPEN_TCP: &str = "forward TCP 51860 on either router to the machine, and name the address there: frejus up --advertise ADDR:51860";
+const ONE_ROUTER: &str = "switch client isolation off there, or hairpinning (NAT loopback) on";
+const ONE_CARRIER: &str =
+    "if each has a router of its own behind a carrier's, switch on UPnP, NAT-PMP or PCP on both of them";
+const SHUT: &str = "let that router drop what nobody inside has asked for, instead of taking it for itself: a firewall on its outer side";
 const WAIT: &str = "keep traffic flowing and look again: frejus ping PEER --until-direct";
 
 /// The diagnosis of `here` and `there`, which are called so; `there` is unknown while it does not answer.
@@ -175,9 +181,9 @@ fn relayed((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
     let ips = |side: &Side| side.external.iter().map(SocketAddr::ip).collect::<BTreeSet<_>>();
     if !ips(here).is_disjoint(&ips(there)) {
         let why = format!(
-            "{a} and {b} are behind one router, which lets its machines reach each other neither inside nor by its outer address"
+            "{a} and {b} are behind one router, or one carrier's, which lets them reach each other neither inside nor by its outer address"
         );
-        return says(why, &["switch client isolation off there, or hairpinning (NAT loopback) on"]);
+        return says(why, &[ONE_ROUTER, ONE_CARRIER]);
     }
     match (here.ports, there.ports) {
         (Ports::Scattered, Ports::Scattered) => says(
@@ -200,7 +206,10 @@ fn relayed((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
                 "what stands in front of {} was not found out",
                 if here.ports == Ports::Unknown { a } else { b }
             ),
-            &["have three super peers that node reaches, and see frejus netcheck there", OPEN_A_PORT],
+            &[
+                "have three super peers that it reaches (two tell where it is seen, a third who may send there), and see frejus netcheck there",
+                OPEN_A_PORT,
+            ],
         ),
         _ => lost((a, here), (b, there)),
     }
@@ -209,6 +218,18 @@ fn relayed((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
 /// The classes would allow a direct path: what became of the probes?
 fn lost((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
     let arrived = |from: &Side, to: &Side| (from.sent(), to.heard());
+    let careless: Vec<&str> =
+        [(a, here), (b, there)].iter().filter(|(_, side)| side.careless).map(|(name, _)| *name).collect();
+    if !careless.is_empty() && here.sent() + there.sent() > 0 {
+        let whose = match careless.as_slice() {
+            [one] => format!("the router of {one} takes"),
+            _ => format!("the routers of {a} and {b} take"),
+        };
+        let why = format!(
+            "{whose} what comes in before the inside has spoken for a flow of its own, and then the inside's packets leave by a port that nobody was told"
+        );
+        return says(why, &[SHUT, OPEN_A_PORT]);
+    }
     let filter = "see that no firewall between them drops UDP, and that both routers are not rebooting";
     match (arrived(here, there), arrived(there, here)) {
         ((0, _), (0, _)) => {
@@ -243,7 +264,7 @@ mod tests {
 
     fn side(class: NatClass, ports: Ports, last: u8) -> Side {
         let external = vec![SocketAddr::from(([203, 0, 113, last], 51860))];
-        Side { class, ports, external, mapped: None, udp: true, tried: Vec::new() }
+        Side { class, ports, external, mapped: None, careless: false, udp: true, tried: Vec::new() }
     }
 
     fn why(found: Found, here: &Side, there: &Side) -> String {
@@ -298,6 +319,21 @@ mod tests {
         assert!(
             why(Found::Relay, &cone(1, 4, 0), &cone(2, 3, 4)).starts_with("a hears nothing of 3 probes of b")
         );
+    }
+
+    #[test]
+    fn a_careless_router_is_named() {
+        let tried = |careless, last| Side {
+            tried: vec![tried(4, 0)],
+            careless,
+            ..side(NatClass::PortRestricted, Ports::Kept, last)
+        };
+        let told = diagnose(Found::Relay, ("a", &tried(false, 1)), ("b", Some(&tried(true, 2))));
+        assert!(told.why.starts_with("the router of b takes what comes in before"), "{told:?}");
+        assert!(told.mend[0].contains("drop what nobody inside has asked for"), "{told:?}");
+        let both = why(Found::Relay, &tried(true, 1), &tried(true, 2));
+        assert!(both.starts_with("the routers of a and b take what"), "{both}");
+        assert!(!why(Found::Relay, &tried(false, 1), &tried(false, 2)).contains("comes in before"));
     }
 
     #[test]

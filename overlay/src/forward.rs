@@ -128,9 +128,20 @@ pub struct Table {
     pub relay: RelayTable,
     /// Where another super peer answers STUN at the same ports as this one.
     pub other_stun: Option<IpAddr>,
+    /// Addresses of this machine at which strangers may ask for behaviour discovery (RFC 5780).
+    pub own_stun: Vec<IpAddr>,
 }
 
 impl Table {
+    /// Where else a client may ask that has asked at `local`, and whether that is an address of this machine.
+    #[must_use]
+    pub fn elsewhere(&self, local: Option<IpAddr>) -> (Option<IpAddr>, bool) {
+        let Some(local) = local.map(|local| local.to_canonical()) else { return (self.other_stun, false) };
+        let second = |ip: &&IpAddr| **ip != local && ip.is_ipv4() == local.is_ipv4();
+        let second = self.own_stun.iter().find(second).filter(|_| self.own_stun.contains(&local));
+        second.map_or((self.other_stun, false), |ip| (Some(*ip), true))
+    }
+
     /// A table of these peers.
     #[must_use]
     pub fn new(
@@ -140,8 +151,8 @@ impl Table {
         relay: RelayTable,
     ) -> Self {
         let (chunks, by_address) = (Vec::new(), Arc::default());
-        let mut table =
-            Self { own4, own6, chunks, by_address, contested: BTreeSet::new(), relay, other_stun: None };
+        let (contested, own_stun) = (BTreeSet::new(), Vec::new());
+        let mut table = Self { own4, own6, chunks, by_address, contested, relay, other_stun: None, own_stun };
         for slot in peers {
             table.set(slot);
         }

@@ -124,6 +124,8 @@ pub enum Due {
     ProbeKnown(DoorId),
     /// Probe there, by that door or by the main socket.
     Probe(Option<DoorId>, SocketAddr),
+    /// Probe there, by that door, so that the probe dies after so many hops.
+    ProbeNear(DoorId, SocketAddr, u8),
     /// Tell the peer which ports are ours.
     Announce(Window),
     /// Ask the peer whether it would guess: we open many sockets.

@@ -57,6 +57,7 @@ pub mod node;
 pub mod packet;
 pub mod path_mtu;
 pub mod paths;
+pub mod pcp;
 mod peer;
 pub mod port;
 pub mod punch;

@@ -72,6 +72,9 @@ pub struct Discovered {
     pub step: Option<i32>,
     /// Whether two sockets of ours reach each other by outer endpoints; `None` where there is no NAT to try it on.
     pub hairpin: Option<bool>,
+    /// Whether the router takes what comes in before the inside has spoken for a flow to itself, and then sends the
+    /// inside's packets from another port; `None` where that was not found out.
+    pub careless: Option<bool>,
     /// Whether any answer came over UDP.
     pub udp: bool,
     /// What could not be found out, and why.

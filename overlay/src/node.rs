@@ -18,6 +18,7 @@ mod io;
 mod keys;
 mod method;
 mod presence;
+mod realm;
 mod reflect;
 mod request;
 mod serve;
@@ -231,6 +232,8 @@ impl Node {
                 self.issue_whereabouts();
                 self.presence.publish_soon(now.instant);
             }
+            // The addresses at which STUN is answered stand in it.
+            self.table_stale = true;
             self.on_moved();
             if !first {
                 self.survey_anew();
@@ -389,7 +392,7 @@ impl Node {
         let own4 = self.me.passport.address4;
         self.table_stale |= std::mem::replace(&mut self.table.own4, own4) != own4;
         if std::mem::take(&mut self.table_stale) {
-            self.table.other_stun = self.other_stun();
+            (self.table.other_stun, self.table.own_stun) = (self.other_stun(), self.own_stun());
             self.outputs.push_back(Output::Table(Arc::new(self.table.clone())));
         }
     }

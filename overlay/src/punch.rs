@@ -186,6 +186,16 @@ impl Punch {
         self.targets.iter().filter(move |(_, method)| outer(method)).map(|(at, _)| *at)
     }
 
+    /// How a place is found that the peer told of, or one of an address at which it says that it is seen.
+    #[must_use]
+    pub fn told(&self, at: &SocketAddr) -> Option<Method> {
+        let seen = |(other, method): (&SocketAddr, &Method)| {
+            other.ip() == at.ip() && matches!(method, Method::Punched | Method::Mapped)
+        };
+        let same_host = || self.targets.iter().any(seen).then_some(Method::Punched);
+        self.targets.get(at).copied().or_else(same_host)
+    }
+
     /// How a place was found.
     #[must_use]
     pub fn method(&self, at: &SocketAddr) -> Method {

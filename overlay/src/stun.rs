@@ -65,15 +65,18 @@ pub struct Here {
     pub main: u16,
     /// Number of the other one, if it is open.
     pub alternate: Option<u16>,
-    /// Another server with the same port numbers.
+    /// Another address with the same port numbers: of this server, or of another one.
     pub other: Option<IpAddr>,
+    /// Whether it is of this server, so that answers can come from there.
+    pub is_ours: bool,
     /// To which of them the request came.
     pub asked: Port,
 }
 
 impl Here {
     /// A server with one port, which need not say its address.
-    pub const ALONE: Self = Self { address: None, main: 0, alternate: None, other: None, asked: Port::Main };
+    pub const ALONE: Self =
+        Self { address: None, main: 0, alternate: None, other: None, is_ours: false, asked: Port::Main };
 
     const fn number(&self, port: Port) -> Option<u16> {
         match port {
@@ -108,6 +111,8 @@ pub enum Reaction {
     Answer {
         /// From there.
         from: Port,
+        /// And from this address of ours; from any, where we don't know to which the request came.
+        by: Option<IpAddr>,
         /// To whoever asked.
         bytes: Vec<u8>,
     },
@@ -132,9 +137,11 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
     let mut answer = if unknown.is_empty() {
         let old = change == Some(0);
         let change = change.unwrap_or(0);
-        if change & CHANGE_ADDRESS != 0 {
+        let moved = change & CHANGE_ADDRESS != 0;
+        if moved && !(here.is_ours && here.elsewhere(from).is_some()) {
             return (!classic).then_some(Reaction::Elsewhere(transaction));
         }
+        let by = if moved { here.other } else { here.address };
         let port = if change & CHANGE_PORT == 0 { here.asked } else { here.other() };
         if port == Port::Alternate {
             here.alternate?;
@@ -147,13 +154,13 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
         } else {
             Style::Modern
         };
-        let mut message = success(transaction, from, here, port, style);
+        let mut message = success(transaction, from, here, (by, port), style);
         if let Some(number) = here.number(here.other()).filter(|_| asks) {
             message.add_attribute(AlternatePort::new(number.to_be_bytes().to_vec()));
         }
-        Reaction::Answer { from: port, bytes: encode(message) }
+        Reaction::Answer { from: port, by, bytes: encode(message) }
     } else {
-        Reaction::Answer { from: here.asked, bytes: refusal(transaction, unknown)? }
+        Reaction::Answer { from: here.asked, by: here.address, bytes: refusal(transaction, unknown)? }
     };
     if let (true, Reaction::Answer { bytes, .. }) = (classic, &mut answer) {
         bytes[4..8].copy_from_slice(&datagram[4..8]);
@@ -190,7 +197,7 @@ fn success(
     transaction: Transaction,
     seen: SocketAddr,
     here: &Here,
-    port: Port,
+    (by, port): (Option<IpAddr>, Port),
     style: Style,
 ) -> Message<Written> {
     let mut message = message(MessageClass::SuccessResponse, transaction);
@@ -200,7 +207,7 @@ fn success(
     if style != Style::Modern {
         message.add_attribute(MappedAddress::new(seen));
     }
-    let origin = here.at(port).filter(|_| here.alternate.is_some());
+    let origin = Here { address: by, ..*here }.at(port).filter(|_| here.alternate.is_some());
     let elsewhere = here.elsewhere(seen);
     if style == Style::Classic {
         origin.into_iter().for_each(|at| message.add_attribute(SourceAddress::new(at)));

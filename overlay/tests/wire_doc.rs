@@ -163,6 +163,7 @@ fn further_messages() -> Vec<(&'static str, Message)> {
         ports: Ports::Kept,
         external: vec![to],
         mapped: None,
+        careless: true,
         udp: true,
         tried: vec![Tried { at: at("198.51.100.7:51860"), sent: 300, answered: 2, heard: 1 }],
     };

@@ -15,7 +15,7 @@ pub(super) fn run(client: &Client, output: Output) -> Result<(), Failure> {
 }
 
 fn table(found: &Netcheck, colours: Colours) -> String {
-    let mut text = format!("{}: {}\n\n", colours.bold(found.class), meaning(found.class));
+    let mut text = format!("{}: {}\n\n", colours.bold(found.class), meaning(found));
     let mut line = |label: &str, value: String| writeln!(text, "  {label:<13} {value}").expect("memory");
     line("mapping", format!("{}: {}", found.mapping, mapping(found)));
     line("filtering", format!("{}: {}", found.filtering, filtering(found.filtering)));
@@ -51,8 +51,8 @@ fn table(found: &Netcheck, colours: Colours) -> String {
     text
 }
 
-const fn meaning(class: NatClass) -> &'static str {
-    match class {
+const fn meaning(found: &Netcheck) -> &'static str {
+    match found.class {
         NatClass::Open => "this machine has a public address, and everybody reaches it.",
         NatClass::Firewalled => {
             "this machine has a public address, and a firewall that lets in only answers; two such open it together."
@@ -69,7 +69,15 @@ const fn meaning(class: NatClass) -> &'static str {
             "every destination sees another port, at random; peers with such a NAT too need a relay."
         }
         NatClass::UdpBlocked => "UDP does not pass; all goes through TCP or TLS to a super peer.",
-        NatClass::Unknown => "what stands between this machine and the Internet was not found out.",
+        NatClass::Unknown => match found.mapping {
+            Dependence::Endpoint => {
+                "all destinations see the same outer port, which is what a direct path needs most; who may send there was not found out."
+            }
+            Dependence::Address | Dependence::AddressAndPort => {
+                "every destination sees another port; how they are chosen was not found out."
+            }
+            Dependence::Unknown => "what stands between this machine and the Internet was not found out.",
+        },
     }
 }
 
@@ -132,6 +140,17 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_told_of_an_unknown_nat_is_told() {
+        let says = |mapping| {
+            let found = Netcheck { class: NatClass::Unknown, mapping, ..samples::netcheck() };
+            table(&found, Colours::new(false)).lines().next().unwrap_or_default().to_owned()
+        };
+        assert!(says(Dependence::Endpoint).contains("the same outer port"));
+        assert!(says(Dependence::AddressAndPort).contains("another port"));
+        assert!(says(Dependence::Unknown).contains("was not found out"));
+    }
+
+    #[test]
     fn a_sentence_for_each() {
         assert_eq!(
             table(&samples::netcheck(), Colours::new(false)),
@@ -151,7 +170,7 @@ SUPER PEER      RTT
 s           20.1 ms
 t                 -
 
-! only 2 super peers answered, three are needed
+! only 2 super peers answered: one more is needed to tell the class of the NAT
 "
         );
     }

@@ -6,7 +6,7 @@ use super::arguments::{Check, Status as Arguments};
 use super::screen::{self, Colours};
 use crate::client::Client;
 use crate::failure::{ExitCode, Failure};
-use crate::report::{CipherCost, Counters, Directory, Nat, Role, SocketBuffers, State, Status};
+use crate::report::{CipherCost, Counters, Directory, Nat, NatClass, Role, SocketBuffers, State, Status};
 
 pub(super) fn run(client: &Client, arguments: Arguments) -> Result<(), Failure> {
     let status = client.status()?;
@@ -45,7 +45,7 @@ fn table(status: &Status, colours: Colours) -> String {
     if !node.advertised.is_empty() {
         line("advertised", screen::list(&node.advertised, "  "));
     }
-    line("nat", nat(&status.nat));
+    line("nat", nat(&status.nat, status.super_peers.len()));
     if !status.nat_classes.is_empty() {
         let counted = status.nat_classes.iter().map(|(class, nodes)| format!("{class} {nodes}"));
         line("nats seen", counted.collect::<Vec<_>>().join(", "));
@@ -67,10 +67,18 @@ fn table(status: &Status, colours: Colours) -> String {
     text
 }
 
-fn nat(nat: &Nat) -> String {
+/// `super_peers`: how many are known besides this node.
+fn nat(nat: &Nat, super_peers: usize) -> String {
+    let why = match (nat.class, super_peers) {
+        (NatClass::Unknown, 0) => " (no other super peer yet, three are needed to tell)",
+        (NatClass::Unknown, 1) => " (two more super peers are needed to tell; see frejus netcheck)",
+        (NatClass::Unknown, 2) => " (one more super peer is needed to tell; see frejus netcheck)",
+        (NatClass::Unknown, _) => " (see frejus netcheck)",
+        _ => "",
+    };
     match (nat.port_mapping, nat.mapped) {
-        (Some(how), Some(at)) => format!("{}, {at} open by {how}", nat.class),
-        _ => nat.class.to_string(),
+        (Some(how), Some(at)) => format!("{}{why}, {at} open by {how}", nat.class),
+        _ => format!("{}{why}", nat.class),
     }
 }
 

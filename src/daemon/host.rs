@@ -56,6 +56,11 @@ impl World for Host {
         }
     }
 
+    fn send_near(&mut self, to: Endpoint, datagram: &[u8], hops: u8) -> bool {
+        let Via::Door(door) = to.via else { return false };
+        self.doors.send_near(door, to.at, datagram, hops).is_ok()
+    }
+
     fn open_door(&mut self, door: DoorId) {
         if let Err(error) = self.doors.open(door) {
             tracing::warn!(?door, %error, "a further UDP socket cannot be opened");

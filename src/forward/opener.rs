@@ -176,16 +176,16 @@ impl Opener {
         };
         let verdict = {
             let mut responder = self.responder.lock().unwrap_or_else(PoisonError::into_inner);
-            responder.judge(datagram, sender.at, [local, table.other_stun], asked, now)
+            responder.judge(datagram, sender.at, (local, table.elsewhere(local)), asked, now)
         };
         match verdict {
-            Verdict::Answer(port, answer) => {
+            Verdict::Answer(port, by, answer) => {
                 let to = match (asked, port) {
                     (Some(Port::Alternate), Port::Main) => Endpoint::main(sender.at),
                     (Some(Port::Main), Port::Alternate) => Endpoint::by_door(DoorId::STUN, sender.at),
                     _ => sender,
                 };
-                self.exits.send(to, &answer, answer.len(), WhenFull::Drop).ok();
+                self.exits.answer(by, to, &answer);
             }
             Verdict::Elsewhere => self.submit(table, Locator::Direct(sender), &Frame::Stun, datagram, now),
             Verdict::Refused(reason) => self.counters().count(reason),

@@ -23,8 +23,8 @@ const ALL_EXCESS: Rate = Rate { per_second: 50_000, burst: 100_000 };
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Send this from that port.
-    Answer(Port, Vec<u8>),
+    /// Send this from that port, and from that address of ours.
+    Answer(Port, Option<IpAddr>, Vec<u8>),
     /// For control: only another super peer could answer.
     Elsewhere,
     /// Dropped.
@@ -47,12 +47,12 @@ impl Responder {
     }
 
     /// Judge a request from `from`, sent to our address `local` at the port `asked`; `None`: at a socket that is none of
-    /// the two. `other` is another super peer with the same ports.
+    /// the two. `other` is another address with the same ports, and whether it is ours.
     pub(super) fn judge(
         &mut self,
         datagram: &[u8],
         from: SocketAddr,
-        [local, other]: [Option<IpAddr>; 2],
+        (local, (other, is_ours)): (Option<IpAddr>, (Option<IpAddr>, bool)),
         asked: Option<Port>,
         now: Instant,
     ) -> Verdict {
@@ -62,15 +62,15 @@ impl Responder {
         // The second port is of the first one's family only where the client is.
         let alternate = self.alternate.filter(|_| asked.is_some() && from.ip().to_canonical().is_ipv4());
         let asked = asked.unwrap_or(Port::Main);
-        let here = Here { address: local, main: self.main, alternate, other, asked };
+        let here = Here { address: local, main: self.main, alternate, other, is_ours, asked };
         match stun::respond(datagram, from, &here) {
             None => Verdict::Refused(Reason::UnknownFrame),
             Some(Reaction::Elsewhere(_)) => Verdict::Elsewhere,
-            Some(Reaction::Answer { from: port, bytes }) => {
+            Some(Reaction::Answer { from: port, by, bytes }) => {
                 let excess = bytes.len().saturating_sub(datagram.len());
                 let excess = u32::try_from(excess).unwrap_or(u32::MAX);
                 if self.excess.admit_many(from.ip(), excess, now) {
-                    Verdict::Answer(port, bytes)
+                    Verdict::Answer(port, by, bytes)
                 } else {
                     Verdict::Refused(Reason::RateLimited)
                 }
@@ -92,6 +92,12 @@ mod tests {
         Responder::new(51860, Some(51862))
     }
 
+    /// The address that was asked, and another super peer's.
+    fn here() -> (Option<IpAddr>, (Option<IpAddr>, bool)) {
+        let [local, other] = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
+        (local, (other, false))
+    }
+
     fn source(n: u32) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + (n << 8)), 7))
     }
@@ -104,8 +110,8 @@ mod tests {
             for n in 0..10 {
                 let now = Instant::from_start(Duration::from_millis(ms));
                 let from = source((ms * 10 + n) as u32);
-                let local = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
-                if let Verdict::Answer(_, bytes) =
+                let local = here();
+                if let Verdict::Answer(_, _, bytes) =
                     responder.judge(datagram, from, local, Some(Port::Main), now)
                 {
                     count += 1;
@@ -134,7 +140,7 @@ mod tests {
     #[test]
     fn a_million_bogus_requests_take_neither_memory_nor_bandwidth() {
         let mut responder = responder();
-        let local = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
+        let local = here();
         let (mut received, mut out) = (0, 0);
         for n in 0..1_000_000_u32 {
             // A tenth is well formed; the rest lies about its length, its attributes, or its cookie.
@@ -147,7 +153,8 @@ mod tests {
             // Sixteen million prefixes, in an order that repeats none soon.
             let from = SocketAddr::from((Ipv4Addr::from(n.wrapping_mul(2_654_435_761)), 7));
             received += datagram.len();
-            if let Verdict::Answer(_, bytes) = responder.judge(&datagram, from, local, Some(Port::Main), now)
+            if let Verdict::Answer(_, _, bytes) =
+                responder.judge(&datagram, from, local, Some(Port::Main), now)
             {
                 out += bytes.len();
             }
@@ -160,7 +167,7 @@ mod tests {
     fn one_prefix_soon_has_had_its_share() {
         let mut responder = responder();
         let now = Instant::from_start(Duration::from_secs(1));
-        let local = [101, 102].map(|last| Some(Ipv4Addr::new(203, 0, 113, last).into()));
+        let local = here();
         let mut answers = 0;
         for _ in 0..1000 {
             let verdict = responder.judge(&BARE, source(1), local, Some(Port::Main), now);
@@ -175,7 +182,9 @@ mod tests {
     fn a_socket_that_is_neither_port_answers_for_itself() {
         let mut responder = responder();
         let now = Instant::from_start(Duration::from_secs(1));
-        let Verdict::Answer(_, bytes) = responder.judge(&BARE, source(1), [None; 2], None, now) else {
+        let Verdict::Answer(_, _, bytes) =
+            responder.judge(&BARE, source(1), (None, (None, false)), None, now)
+        else {
             panic!()
         };
         assert_eq!(stun::Answer::read(&bytes).unwrap().alternate, None);

@@ -10,9 +10,14 @@ use crab_nat::{
     GatewayAddress, InternetProtocol, PortMapping, PortMappingOptions, PortMappingType, TimeoutConfig,
     natpmp, pcp,
 };
+use frejus_overlay::locator::is_public;
 use frejus_overlay::mapping::{Mapped, MappingProtocol};
+use frejus_overlay::pcp as refused;
 use ring::hmac;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
+use super::LIFE;
 use super::upnp::Igd;
 
 /// A router on the link answers within milliseconds: 250, 500 and 1000 ms, then it does not do it (RFC 6886, section
@@ -22,6 +27,9 @@ const PATIENCE: TimeoutConfig = TimeoutConfig {
     max_retries: 2,
     max_retry_timeout: Some(Duration::from_secs(1)),
 };
+
+/// The answer to a request that is not repeated: all that a router on the link ever takes.
+const ONE_ANSWER: Duration = Duration::from_millis(500);
 
 /// What the router gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +129,40 @@ impl Router {
         let (at, life) = igd.add(wanted, internal, life).await?;
         self.igd = Some(igd);
         Ok(Grant { at: at.into(), life, epoch: None })
+    }
+
+    /// Where a router that opens no port is on its far side, as far as it says so, in whichever protocol, and as far as
+    /// that is not public: behind a second NAT, neighbours can use it.
+    pub(super) async fn outer(&self) -> Option<Ipv4Addr> {
+        let useful = |ip: &Ipv4Addr| {
+            let own = SocketAddr::from((*ip, self.port.get()));
+            Mapped::is_plausible(own) && !is_public(own.ip()) && *ip != self.gateway && *ip != self.own
+        };
+        if let Some(ip) = self.outer_by_pcp().await.filter(useful) {
+            return Some(ip);
+        }
+        let answer = natpmp::external_address(self.gateway4(), Some(PATIENCE)).await;
+        if let Some(ip) = answer.ok().filter(useful) {
+            return Some(ip);
+        }
+        Igd::find(self.gateway, self.own).await.ok()?.outer().await.filter(useful)
+    }
+
+    /// By what a refusal tells. One request: a router that speaks PCP has just answered one.
+    async fn outer_by_pcp(&self) -> Option<Ipv4Addr> {
+        let mut nonce = refused::Nonce::default();
+        for (bytes, word) in nonce.chunks_exact_mut(4).zip(self.nonce) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        let socket = UdpSocket::bind((self.own, 0)).await.ok()?;
+        let life = u32::try_from(LIFE.as_secs()).unwrap_or(u32::MAX);
+        let request = refused::request(self.own, self.port.get(), life, nonce);
+        socket.connect((self.gateway, crab_nat::GATEWAY_PORT)).await.ok()?;
+        socket.send(&request).await.ok()?;
+        // The longest message (RFC 6887, section 7).
+        let mut answer = [0; 1100];
+        let length = timeout(ONE_ANSWER, socket.recv(&mut answer)).await.ok()?.ok()?;
+        refused::outer_in_refusal(&answer[..length], nonce)
     }
 
     /// Give the mapping back. `at` is where it stands, if it was ever granted.

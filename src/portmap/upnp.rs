@@ -72,6 +72,11 @@ impl Igd {
         Err("every port that was tried is somebody else's".to_owned())
     }
 
+    /// The router's address on its far side.
+    pub(super) async fn outer(&self) -> Option<Ipv4Addr> {
+        igd::external_address(&self.call(&Call::ExternalAddress).await.ok()?)
+    }
+
     /// Take a mapping back.
     pub(super) async fn delete(&self, external: u16) -> Result<(), String> {
         self.call(&Call::Delete { external }).await.map(|_| ()).map_err(|refused| refused.to_string())

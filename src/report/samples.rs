@@ -177,7 +177,7 @@ pub(crate) fn netcheck() -> Netcheck {
         tls443: true,
         super_peers: vec![server("s", Some(20.125)), server("t", None)],
         step: Some(1),
-        notes: vec!["only 2 super peers answered, three are needed".into()],
+        notes: vec!["only 2 super peers answered: one more is needed to tell the class of the NAT".into()],
     }
 }
 

@@ -16,7 +16,7 @@ fn netcheck_has_the_promised_shape() {
         r#"{"schema":1,"class":"symmetric-sequential","mapping":"address-and-port-dependent",
 "filtering":"unknown","external":["203.0.113.11:40211"],"hairpin":false,"port_mapping":"pcp","udp":true,"tcp":false,
 "tls443":true,"super_peers":[{"name":"s","rtt_ms":20.125},{"name":"t","rtt_ms":null}],"step":1,
-"notes":["only 2 super peers answered, three are needed"]}"#,
+"notes":["only 2 super peers answered: one more is needed to tell the class of the NAT"]}"#,
     );
 }
 

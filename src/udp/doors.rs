@@ -14,6 +14,7 @@ use frejus_overlay::locator::DoorId;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use quinn_udp::RecvMeta;
+use socket2::SockRef;
 
 use super::family::Family;
 use super::{Unsent, WhenFull};
@@ -101,6 +102,30 @@ impl Doors {
                 Err(Unsent { datagrams, source: Errno::EBADF.into() })
             }
         }
+    }
+
+    /// As [`super::Udp::answer`], by this door.
+    pub fn answer(&self, source: Option<IpAddr>, by: DoorId, to: SocketAddr, bytes: &[u8]) {
+        let door = self.shared.open.read().unwrap_or_else(PoisonError::into_inner).get(&by).cloned();
+        if let Some(door) = door.filter(|_| to.is_ipv4()) {
+            door.0.answer(0, source, to, bytes);
+        }
+    }
+
+    /// Sends one datagram with this hop limit (RFC 791, time to live).
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_near(&self, by: DoorId, to: SocketAddr, bytes: &[u8], hops: u8) -> io::Result<()> {
+        let door = self.shared.open.read().unwrap_or_else(PoisonError::into_inner).get(&by).cloned();
+        let door = door.filter(|_| to.is_ipv4()).ok_or(Errno::EBADF)?;
+        let socket = SockRef::from(&door.0.ports[0].socket);
+        // The limit is the socket's: a door that is no path yet is used by control alone.
+        let usual = socket.ttl_v4()?;
+        socket.set_ttl_v4(hops.into())?;
+        let sent = door.0.send(0, to, bytes, bytes.len(), WhenFull::Drop);
+        socket.set_ttl_v4(usual)?;
+        sent.map_err(|unsent| unsent.source)
     }
 
     /// The port of a door that is open.

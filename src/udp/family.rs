@@ -97,6 +97,17 @@ impl Family {
         Ok(())
     }
 
+    /// Sends one datagram from `source`, by socket number `queue`; what the kernel does not take at once is lost.
+    pub(super) fn answer(&self, queue: usize, source: Option<IpAddr>, to: SocketAddr, bytes: &[u8]) {
+        let Port { socket, state } = &self.ports[queue];
+        // Of the other family it is a mapped one, as the kernel told it.
+        let src_ip = source.map(|ip| ip.to_canonical()).filter(|ip| ip.is_ipv4() == to.is_ipv4());
+        let transmit = Transmit { destination: to, ecn: None, contents: bytes, segment_size: None, src_ip };
+        let send = || state.try_send(socket.into(), &transmit);
+        // The first error may be an ICMP message about an earlier datagram.
+        _ = send().or_else(|_| send());
+    }
+
     /// Sends a run of datagrams of `segment` bytes each, cut by the kernel where it can. With the error, how many
     /// bytes of the run had left.
     fn send_run(

@@ -149,3 +149,18 @@ fn an_address_that_two_claimed_stays_with_the_one_who_stays() {
         assert!(table.by_address.len() == 2 && table.contested.is_empty());
     }
 }
+
+#[test]
+fn a_second_address_of_ours_is_named_before_another_super_peers() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (one, other, third) = (ip("203.0.113.101"), ip("203.0.113.151"), ip("198.51.100.1"));
+    let mut table = Table::new(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, [], RelayTable::default());
+    table.other_stun = Some(third);
+    table.own_stun = vec![one];
+    assert_eq!(table.elsewhere(Some(one)), (Some(third), false), "there is no second one");
+    table.own_stun.push(other);
+    assert_eq!(table.elsewhere(Some(one)), (Some(other), true));
+    assert_eq!(table.elsewhere(Some(ip("::ffff:203.0.113.151"))), (Some(one), true));
+    assert_eq!(table.elsewhere(Some(ip("192.168.1.7"))), (Some(third), false), "who asks from inside");
+    assert_eq!(table.elsewhere(None), (Some(third), false));
+}

@@ -4,8 +4,10 @@
 //! that, and both probe what they were told. What is on the way through the relay in the meantime decides when the two
 //! probes leave, unless one side waits.
 //!
-//! A router that takes a stray packet for its own must not see one before its own side has spoken: with one such router
-//! that side speaks first, with two both must speak while the other's word is still on its way.
+//! A router that takes a stray packet for its own must not see one before its own side has spoken. So the called side speaks
+//! first, with a hop limit at which its word dies behind its own NAT and before the caller's. How many routers of its own stand
+//! in front of it, and how far the other's are, nobody knows; so several limits are tried. Where no router stands between
+//! the two NATs, the side with such a one speaks first, or, if both are such, both while the other's word is on its way.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,13 +26,18 @@ const LATER: Duration = Duration::from_millis(150);
 /// Who speaks first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
+    /// The called side, no further than so many hops.
+    Near(u8),
     Together,
     Caller,
     Called,
 }
 
 impl Turn {
-    const ALL: [Self; 3] = [Self::Together, Self::Caller, Self::Called];
+    /// Most homes have one router, which is the NAT: two hops. Some have two. Behind a carrier's NAT or a company's there are
+    /// more, and from one home to another rarely fewer than eight.
+    const ALL: [Self; 6] =
+        [Self::Near(2), Self::Together, Self::Near(3), Self::Caller, Self::Called, Self::Near(5)];
 
     /// Of the round of this number; the first is 1. Both sides count for themselves.
     fn of(round: u8) -> Self {
@@ -51,14 +58,19 @@ impl Guess {
         let on_its_way = self.round_trip / 2;
         let pause = match Turn::of(self.rounds) {
             Turn::Together => on_its_way,
-            Turn::Caller => on_its_way + LATER,
+            Turn::Caller | Turn::Near(_) => on_its_way + LATER,
             Turn::Called => Duration::ZERO,
         };
         let is_called = matches!(self.plan, Some((Plan::Heed, _)));
+        let mut due = Vec::new();
         if let Some(volley) = self.volley.as_mut().filter(|_| is_called) {
             (volley.begun, volley.sent, volley.by) = (now + pause, 0, Some(door));
+            if let Turn::Near(hops) = Turn::of(self.rounds) {
+                due.extend(volley.targets.iter().map(|at| Due::ProbeNear(door, *at, hops)));
+            }
         }
-        vec![Due::Announce(Window { ip: at.ip(), first: at.port(), step: 1, count: 1 })]
+        due.push(Due::Announce(Window { ip: at.ip(), first: at.port(), step: 1, count: 1 }));
+        due
     }
 
     /// The peer says where its socket of this round is seen.

@@ -86,7 +86,7 @@ impl Side {
                     self.sent.push((from, known));
                     Vec::new()
                 }
-                Due::Probe(Some(door), to) => {
+                Due::Probe(Some(door), to) | Due::ProbeNear(door, to, _) => {
                     let from = self.nat.map(door, to);
                     self.sent.push((from, to));
                     Vec::new()
@@ -271,26 +271,31 @@ fn windows_wrap_and_refuse_what_does_not_fit() {
 }
 
 /// Both sides of a round of a meeting from `begun`, 20 ms apart through the relay and at once at a super peer; when the
-/// first probe of each left.
-fn meeting_round(sides: &mut [Guess; 2], doors: [DoorId; 2], begun: Instant) -> [Instant; 2] {
+/// first probe of each left, and how far one went that was to die on the way.
+fn meeting_round(sides: &mut [Guess; 2], doors: [DoorId; 2], begun: Instant) -> ([Instant; 2], Option<u8>) {
     let half = Duration::from_millis(20);
     let at_super_peer = [place("198.51.100.1:4001"), place("198.51.100.2:4002")].map(|mut at| {
         at.set_port(at.port() + doors[0].0);
         at
     });
-    let announce = |side: &mut Guess, door: DoorId, seen: SocketAddr, now: Instant| {
+    let mut near = None;
+    let mut announce = |side: &mut Guess, door: DoorId, [seen, other]: [SocketAddr; 2], now: Instant| {
         side.measured(half * 2);
         assert_eq!(side.opened(door, now), [Due::Ask(door, 0)]);
-        let Some(Due::Announce(window)) = side.seen(door, 0, seen, now).pop() else {
-            panic!("no announcement")
-        };
+        let mut due = side.seen(door, 0, seen, now);
+        let Some(Due::Announce(window)) = due.pop() else { panic!("no announcement") };
         assert_eq!(window.ports().collect::<Vec<_>>(), [seen.port()]);
+        if let Some(Due::ProbeNear(by, at, hops)) = due.pop() {
+            assert_eq!((by, at, near.replace(hops)), (door, other, None), "before the other side knows");
+        }
+        assert_eq!(due, []);
         window
     };
     assert_eq!(sides[0].handle_timeout(begun), [Due::Open]);
-    let window = announce(&mut sides[0], doors[0], at_super_peer[0], begun);
+    let [one, other] = at_super_peer;
+    let window = announce(&mut sides[0], doors[0], [one, other], begun);
     assert_eq!(sides[1].announced(&window, begun + half), [Due::Open]);
-    let window = announce(&mut sides[1], doors[1], at_super_peer[1], begun + half);
+    let window = announce(&mut sides[1], doors[1], [other, one], begun + half);
     assert_eq!(sides[0].announced(&window, begun + half * 2), []);
     let mut first = [None; 2];
     for ms in 0..600 {
@@ -305,7 +310,7 @@ fn meeting_round(sides: &mut [Guess; 2], doors: [DoorId; 2], begun: Instant) -> 
             }
         }
     }
-    first.map(|at| at.expect("both speak"))
+    (first.map(|at| at.expect("both speak")), near)
 }
 
 #[test]
@@ -319,12 +324,19 @@ fn a_meeting_is_tried_in_every_order_of_who_speaks_first_and_then_rests() {
     let mut orders = Vec::new();
     for round in 0..u64::from(meeting::ROUNDS) {
         let doors = [1, 2].map(|side| DoorId(10 * (round as u16 + 1) + side));
-        let [caller, called] = meeting_round(&mut sides, doors, at(1000 + 1000 * round));
-        orders.push(called.cmp(&caller));
+        let ([caller, called], near) = meeting_round(&mut sides, doors, at(1000 + 1000 * round));
+        orders.push((called.cmp(&caller), near));
         let apart = caller.since(called).max(called.since(caller));
         assert!(apart.is_zero() || apart >= Duration::from_millis(150), "{apart:?}");
     }
-    let every = [Ordering::Equal, Ordering::Greater, Ordering::Less];
+    let every = [
+        (Ordering::Greater, Some(2)),
+        (Ordering::Equal, None),
+        (Ordering::Greater, Some(3)),
+        (Ordering::Greater, None),
+        (Ordering::Less, None),
+        (Ordering::Greater, Some(5)),
+    ];
     assert_eq!(orders, [every, every].concat());
     let end = at(1000 + 1000 * u64::from(meeting::ROUNDS));
     assert_eq!(sides[0].handle_timeout(end), [Due::Finish]);

@@ -11,6 +11,8 @@
 //!   anchor confirms to have been sent counts as kept out.
 //! - [`Socket::Hairpin`] and the first send to each other's outer endpoints.
 
+mod careless;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -260,7 +262,7 @@ impl Discovery {
     }
 
     fn on_reflection(&mut self, from: SocketAddr) {
-        let Some((anchor, ..)) = self.anchor else { return };
+        let Some((anchor, ..)) = self.anchor.filter(|_| self.late_word().is_none()) else { return };
         let anchor = self.servers[anchor].at;
         if from.ip() != anchor.ip() {
             self.stranger.arrived = true;
@@ -320,6 +322,7 @@ impl Discovery {
         }
         let mut deeds = Vec::new();
         self.replace_anchor(rng);
+        self.ask_who_was_kept_out(rng);
         for request in &mut self.requests {
             if request.answer.is_none() && due(request).is_some_and(|at| at <= now) {
                 request.sent = AGAIN.iter().filter(|pause| request.begun + **pause <= now).count();
@@ -338,7 +341,7 @@ impl Discovery {
 
     /// An anchor that does not answer, or that nobody else agrees with, gives way to the next one, once.
     fn replace_anchor(&mut self, rng: &mut impl Rng) {
-        let tried = self.requests.iter().filter(|request| request.from == Socket::Filtering).count();
+        let tried = self.contacted().len();
         let late = self.anchor.is_none() && self.now >= self.begun + NEXT_ANCHOR;
         if tried == 1
             && (late || self.anchor_is_disbelieved())
@@ -374,8 +377,8 @@ impl Discovery {
 
     /// Whom the filter may know: the anchors that it was opened for.
     fn contacted(&self) -> Vec<NodeId> {
-        let requests = self.requests.iter().filter(|request| request.from == Socket::Filtering);
-        requests.map(|request| self.servers[request.server].node).collect()
+        let asked = |request: &&Request| request.from == Socket::Filtering && !self.is_to_other_port(request);
+        self.requests.iter().filter(asked).map(|request| self.servers[request.server].node).collect()
     }
 
     fn try_hairpin(&mut self) -> Vec<Deed> {
@@ -413,7 +416,7 @@ impl Discovery {
         let late = self.now >= self.begun + LIMIT;
         let answered = self.requests.iter().all(|request| request.answer.is_some());
         let hairpin = self.is_translated() == Some(false) || self.hairpin.arrived || self.hairpin.over;
-        late || answered && hairpin && (self.anchors.is_empty() || self.filtering_settled())
+        late || answered && hairpin && (self.anchors.is_empty() || self.filter_is_known())
     }
 
     fn grace(&self) -> Duration {
@@ -454,7 +457,8 @@ impl Discovery {
         }
         gaps.sort_unstable();
         gaps.dedup();
-        Discovered { class, mapping, filtering, external, step: sequence.step(), hairpin, udp, gaps }
+        let (step, careless) = (sequence.step(), self.is_careless());
+        Discovered { class, mapping, filtering, external, step, hairpin, careless, udp, gaps }
     }
 
     /// Round trips of the mapping socket's requests, first sending to answer.

@@ -81,6 +81,7 @@ impl Node {
             ports: self.own_ports(),
             external,
             mapped: self.presence.mapped().map(|mapped| mapped.protocol),
+            careless: self.survey.is_careless(),
             udp: self.hears_super_peers_by_udp(),
             tried: tried.unwrap_or_default(),
         }

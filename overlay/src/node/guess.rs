@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rand_core::Rng;
 
-use super::{Method, Node};
+use super::{Method, Node, Output};
 use crate::document::CandidateKind;
 use crate::guess::{Due, Ports, Window};
 use crate::id::NodeId;
@@ -83,6 +83,7 @@ impl Node {
                     let method = self.guessing_method(node);
                     self.try_at(node, Endpoint { via, at }, method);
                 }
+                Due::ProbeNear(door, at, hops) => self.probe_near(node, Endpoint::by_door(door, at), hops),
                 Due::Announce(window) => _ = self.send(node, &Message::Predicted(window)),
                 Due::Offer => self.offer(node),
                 Due::Finish => {}
@@ -106,6 +107,18 @@ impl Node {
         let places: Vec<_> = peer.punch.outer().filter(seen).take(PLACES).collect();
         for at in places {
             self.try_at(node, Endpoint::by_door(door, at), method);
+        }
+    }
+
+    /// Probe a place that hears nothing of it.
+    fn probe_near(&mut self, node: NodeId, at: Endpoint, limit: u8) {
+        let (queued, method) = (self.outputs.len(), self.guessing_method(node));
+        self.try_at(node, at, method);
+        for output in self.outputs.iter_mut().skip(queued) {
+            if let Output::Transmit { to, bytes } = output {
+                let (to, bytes) = (*to, std::mem::take(bytes));
+                *output = Output::TransmitNear { to, bytes, hops: limit };
+            }
         }
     }
 

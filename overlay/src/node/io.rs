@@ -428,6 +428,16 @@ pub enum Output {
         /// As it is.
         bytes: Vec<u8>,
     },
+    /// Send this datagram by a further socket so that it dies on the way (RFC 791, time to live): it opens what stands in front
+    /// of us, and the other side's NAT never sees it.
+    TransmitNear {
+        /// There, by a door, over IPv4.
+        to: Endpoint,
+        /// As it is.
+        bytes: Vec<u8>,
+        /// Routers that pass it on, and one.
+        hops: u8,
+    },
     /// Open a further UDP socket at any free IPv4 port; what cannot be opened stays silent.
     OpenDoor(DoorId),
     /// Close it, whether it could be opened or not.

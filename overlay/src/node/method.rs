@@ -23,7 +23,7 @@ impl Node {
             return Method::Punched;
         }
         if !is_public(at.at.ip()) {
-            Method::Local
+            self.method_inside(node, at)
         } else if self.is_reached_by_all(node, at) && self.is_super(node) {
             Method::Public
         } else if self.presence.is_outer(at.at.ip()) {
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// Whether that is a candidate of this kind in the peer's whereabouts.
-    fn says_of_itself(&self, node: NodeId, at: Endpoint, kind: CandidateKind) -> bool {
+    pub(super) fn says_of_itself(&self, node: NodeId, at: Endpoint, kind: CandidateKind) -> bool {
         let place = self.peers.get(&node).and_then(|peer| peer.place.as_ref());
         place.is_some_and(|place| place.whereabouts.candidates.contains(&Candidate { kind, at: at.at }))
     }

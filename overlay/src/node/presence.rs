@@ -43,6 +43,8 @@ pub(super) struct Presence {
     local: Vec<SocketAddr>,
     /// The port that our router opened for us.
     mapped: Option<Mapped>,
+    /// Our router's address on its far side, if that is not public.
+    router: Option<IpAddr>,
     /// Where each super peer, which is there, saw us.
     seen: BTreeMap<NodeId, Observation>,
     /// What others saw of other sockets of ours: their word on our address.
@@ -50,6 +52,8 @@ pub(super) struct Presence {
     contact: Option<Contact>,
     sequence: u64,
     candidates: Vec<Candidate>,
+    /// What peers were last told beside them.
+    told: Option<Candidate>,
     /// Homes that keep the current whereabouts.
     confirmed: BTreeSet<NodeId>,
     issue_at: Instant,
@@ -73,11 +77,13 @@ impl Presence {
             directory_port,
             local: Vec::new(),
             mapped: None,
+            router: None,
             seen: BTreeMap::new(),
             surveyed: Vec::new(),
             contact: None,
             sequence: 0,
             candidates: Vec::new(),
+            told: None,
             confirmed: BTreeSet::new(),
             issue_at: now,
             repeat_at: None,
@@ -101,6 +107,12 @@ impl Presence {
     /// Where others may try us.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         self.candidates.clone()
+    }
+
+    /// Addresses of this machine that strangers may be told of: public ones, and those that the administrator advertises.
+    pub(super) fn told_to_strangers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let advertised = |ip: IpAddr| self.advertise.iter().any(|at| at.ip() == ip);
+        self.local.iter().map(|at| at.ip().to_canonical()).filter(move |ip| is_public(*ip) || advertised(*ip))
     }
 
     /// Whether an interface of ours has a public address.
@@ -144,6 +156,32 @@ impl Presence {
             self.mapped = mapped;
             self.change(now);
         }
+    }
+
+    /// Our router says where it is, or does not.
+    pub(super) fn set_router(&mut self, at: Option<IpAddr>, now: Instant) {
+        if self.router != at {
+            self.router = at;
+            self.change(now);
+        }
+    }
+
+    /// Our place in the realm between our router and the Internet: the port that is open there, or the one that a
+    /// router which keeps ports gives us.
+    pub(super) fn middle(&self) -> Option<Candidate> {
+        let open = self.mapped.filter(|mapped| !mapped.is_public());
+        let own = self.local.iter().find(|at| at.is_ipv4()).map(SocketAddr::port);
+        let opened = open.map(|mapped| Candidate { kind: CandidateKind::Mapped, at: mapped.at });
+        let kept = || {
+            let at = SocketAddr::new(self.router?, own?);
+            Some(Candidate { kind: CandidateKind::Reflexive, at })
+        };
+        opened.or_else(kept)
+    }
+
+    /// Whether those in that realm can send to us through a port of our router.
+    pub(super) fn is_mapped_inside(&self) -> bool {
+        self.mapped.is_some_and(|mapped| !mapped.is_public())
     }
 
     /// The port that our router opened for us.
@@ -253,7 +291,6 @@ impl Presence {
             .chain(public.iter().map(of(CandidateKind::Host)))
             .chain(mapped.iter().filter(|at| is_public(at.ip())).map(of(CandidateKind::Mapped)))
             .chain(seen.iter().take(3).map(of(CandidateKind::Reflexive)))
-            .chain(mapped.iter().filter(|at| !is_public(at.ip())).map(of(CandidateKind::Mapped)))
             .chain(relays.iter().map(of(CandidateKind::Relay)))
             .chain(private.iter().map(of(CandidateKind::Host)));
         for candidate in all {
@@ -288,8 +325,9 @@ impl Node {
             homes.iter().filter_map(|home| Some(self.peers.get(home)?.direct_remote()?.at)).collect();
         let presence = &mut self.presence;
         let candidates = presence.gather(&relays);
-        let moved = presence.candidates != candidates;
-        presence.candidates = candidates;
+        let middle = presence.middle();
+        let moved = presence.candidates != candidates || presence.told != middle;
+        (presence.candidates, presence.told) = (candidates, middle);
         presence.sequence = (presence.sequence + 1).max(unix.0 * 1000);
         let whereabouts = Whereabouts {
             node: self.me.passport.node,

@@ -122,6 +122,17 @@ impl Node {
         same.next().map(|at| at.at.ip())
     }
 
+    /// Where this super peer answers STUN itself: the second port is of IPv4 alone, and so is a second address.
+    pub(super) fn own_stun(&self) -> Vec<IpAddr> {
+        let mut own: Vec<IpAddr> = Vec::new();
+        for ip in self.presence.told_to_strangers().filter(IpAddr::is_ipv4) {
+            if self.is_super_peer() && !own.contains(&ip) {
+                own.push(ip);
+            }
+        }
+        own
+    }
+
     /// A super peer at hand that the mapping has not seen, at another address than ours.
     fn stranger(&mut self, to: SocketAddr, avoid: &[NodeId]) -> Option<NodeId> {
         let fits = |node: &&NodeId| {

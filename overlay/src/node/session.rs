@@ -309,9 +309,10 @@ impl Node {
 
     fn on_candidates(&mut self, node: NodeId, candidates: &[Candidate], answer: bool, ports: Ports) {
         let now = self.now.instant;
+        let candidates = self.worth_trying(node, candidates);
         let Some(peer) = self.peer(node) else { return };
         peer.punch.forget_targets();
-        peer.punch.learn(candidates);
+        peer.punch.learn(&candidates);
         peer.guess.learn(ports);
         if !peer.is_well_connected(now) {
             peer.punch.join(now);
@@ -324,7 +325,7 @@ impl Node {
 
     /// Tell a peer where to try us, and how our NAT chooses ports.
     pub(super) fn tell_candidates(&mut self, node: NodeId, answer: bool) {
-        let (candidates, ports) = (self.presence.candidates(), self.own_ports());
+        let (candidates, ports) = (self.places_for_peers(), self.own_ports());
         self.send(node, &Message::Candidates { candidates, answer, ports });
     }
 

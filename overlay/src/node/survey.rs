@@ -63,6 +63,11 @@ impl Survey {
         self.found.udp
     }
 
+    /// Whether the router takes for its own what comes in too early.
+    pub(super) fn is_careless(&self) -> bool {
+        self.found.careless == Some(true)
+    }
+
     /// How our NAT chooses ports.
     pub(super) fn ports(&self) -> Ports {
         self.found.ports()

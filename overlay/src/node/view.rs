@@ -33,7 +33,7 @@ impl Node {
                 Default::default()
             },
             mapped: self.presence.mapped(),
-            candidates: self.presence.candidates(),
+            candidates: self.places_for_peers(),
             super_peers: super_peers.collect(),
             directory_server: self.presence.directory_server,
             directory_peers: self.presence.directory_peers,

@@ -5,7 +5,7 @@ use super::*;
 const ID: Transaction = [7; 12];
 
 /// A server with one port, whose own address is not known.
-const ALONE: Here = Here { address: None, main: 51860, alternate: None, other: None, asked: Port::Main };
+const ALONE: Here = Here { main: 51860, ..Here::ALONE };
 
 fn whole() -> Here {
     let [address, other] = ["203.0.113.101", "198.51.100.1"].map(|ip| Some(ip.parse().unwrap()));
@@ -70,8 +70,10 @@ fn a_server_with_two_ports_names_both_and_answers_from_the_one_that_is_wanted() 
         (change(0), Port::Alternate, Port::Alternate),
     ] {
         let here = Here { asked, ..whole() };
-        let Some(Reaction::Answer { from: port, bytes }) = respond(&request, from(), &here) else { panic!() };
-        assert_eq!(port, expected);
+        let Some(Reaction::Answer { from: port, by, bytes }) = respond(&request, from(), &here) else {
+            panic!()
+        };
+        assert_eq!((port, by), (expected, here.address));
         let answer = Answer::read(&bytes).unwrap();
         assert_eq!((answer.transaction, answer.mapped), (ID, from()));
         assert_eq!(answer.alternate, None, "nobody asked");
@@ -107,6 +109,40 @@ fn what_cannot_be_done_is_not_answered() {
     let answer = answered(&binding(&[]), from(), &ALONE).unwrap();
     assert_eq!(respond(&answer, from(), &ALONE), None, "an answer is never answered");
     assert_eq!(respond(&vec![0; 2000], from(), &ALONE), None);
+}
+
+#[test]
+fn a_server_with_two_addresses_answers_from_the_one_that_is_wanted() {
+    let here = Here { is_ours: true, ..whole() };
+    for (request, asked, port) in [
+        (change(6), Port::Main, Port::Alternate),
+        (change(4), Port::Main, Port::Main),
+        (change(4), Port::Alternate, Port::Alternate),
+        (change(6), Port::Alternate, Port::Main),
+    ] {
+        let here = Here { asked, ..here };
+        let Some(Reaction::Answer { from: told, by, bytes }) = respond(&request, from(), &here) else {
+            panic!()
+        };
+        assert_eq!((told, by), (port, here.other));
+        // RESPONSE-ORIGIN of RFC 5780, section 7.3, is where the answer comes from; OTHER-ADDRESS stays the same.
+        let number = |port| if port == Port::Main { [0xca, 0x94] } else { [0xca, 0x96] };
+        let origin = [&[0x80, 0x2b, 0, 8, 0, 1][..], &number(port), &[198, 51, 100, 1]].concat();
+        let other = if asked == Port::Main { Port::Alternate } else { Port::Main };
+        let other = [&[0x80, 0x2c, 0, 8, 0, 1][..], &number(other), &[198, 51, 100, 1]].concat();
+        for part in [origin, other] {
+            assert!(bytes.windows(12).any(|window| window == part), "{bytes:x?}");
+        }
+    }
+    let six = "[2001:db8::1]:1".parse().unwrap();
+    assert_eq!(respond(&change(6), six, &here), Some(Reaction::Elsewhere(ID)), "of the other family");
+    let alone = Here { alternate: None, ..here };
+    assert_eq!(respond(&change(4), from(), &alone), Some(Reaction::Elsewhere(ID)), "it was not told of");
+    let mut classic = change(6);
+    classic[4..8].copy_from_slice(&[9, 8, 7, 6]);
+    assert!(
+        matches!(respond(&classic, from(), &here), Some(Reaction::Answer { by, .. }) if by == here.other)
+    );
 }
 
 #[test]

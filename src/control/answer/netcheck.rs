@@ -12,7 +12,7 @@ use crate::report::netcheck as report;
 
 pub(super) fn report(view: Netcheck) -> report::Netcheck {
     let Netcheck { found, external, mapped, servers, tried } = view;
-    let notes = found.gaps.iter().map(note).chain(through_proxy(tried));
+    let notes = found.gaps.iter().map(note).chain(careless(found.careless)).chain(through_proxy(tried));
     report::Netcheck {
         schema: SCHEMA,
         class: nat_class(found.class),
@@ -54,12 +54,29 @@ fn through_proxy(tried: Tried) -> Option<String> {
     Some(format!("{which} through the HTTP proxy alone"))
 }
 
+/// How many super peers are missing, and for what.
+fn few(what: &str, missing: u8) -> String {
+    let more = match missing {
+        0 | 1 => "one more is".to_owned(),
+        2 => "two more are".to_owned(),
+        some => format!("{some} are"),
+    };
+    format!("{what}: {more} needed to tell the class of the NAT")
+}
+
+fn careless(found: Option<bool>) -> Option<String> {
+    let text = "the router takes what comes in before this machine has spoken for a flow of its own, which spoils direct paths: let it drop that, by a firewall on its outer side";
+    found.filter(|careless| *careless).map(|_| text.to_owned())
+}
+
 fn note(gap: &Gap) -> String {
     match gap {
         Gap::NoAnswer => "no super peer answered over UDP: is UDP let out, and are they up?".to_owned(),
-        Gap::FewSuperPeers(0) => "no super peer could be asked in a tunnel, and three are needed".to_owned(),
-        Gap::FewSuperPeers(1) => "only one super peer answered, and three are needed".to_owned(),
-        Gap::FewSuperPeers(some) => format!("only {some} super peers answered, and three are needed"),
+        Gap::FewSuperPeers(0) => few("no super peer could be asked in a tunnel", 3),
+        Gap::FewSuperPeers(1) => few("only one super peer answered", 2),
+        Gap::FewSuperPeers(some) => {
+            few(&format!("only {some} super peers answered"), 3_u8.saturating_sub(*some))
+        }
         Gap::NoAlternatePort => {
             "the super peer that was asked has no second port for STUN: see its log, or its --listen"
                 .to_owned()
@@ -109,5 +126,20 @@ mod tests {
             assert_eq!((report.tcp, report.tls443), passes);
             assert_eq!(report.notes.get(1).map(String::as_str), note);
         }
+    }
+
+    #[test]
+    fn too_few_super_peers_are_counted_and_a_careless_router_is_named() {
+        let notes = |gaps: Vec<Gap>, careless| {
+            let found = Discovered { gaps, careless, ..Discovered::default() };
+            let tried = Tried { own: Passage::Open, https: Passage::Open };
+            let (external, servers) = (Vec::new(), Vec::new());
+            report(Netcheck { found, external, mapped: None, servers, tried }).notes
+        };
+        let one = "only one super peer answered: two more are needed to tell the class of the NAT";
+        assert_eq!(notes(vec![Gap::FewSuperPeers(1)], Some(false)), [one]);
+        let two = "only 2 super peers answered: one more is needed to tell the class of the NAT";
+        assert_eq!(notes(vec![Gap::FewSuperPeers(2)], None), [two]);
+        assert!(notes(Vec::new(), Some(true))[0].starts_with("the router takes what comes in before"));
     }
 }

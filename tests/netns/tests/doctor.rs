@@ -1,7 +1,8 @@
 //! `doctor` says why a path is what it is, as both sides see it.
 
 use frejus_netns::daemon::{LIMIT, assert_refused};
-use frejus_netns::{Daemon, NatClass, Quality, Scene, wait_for};
+use frejus_netns::scene::{class_of, invited, three_super_peers};
+use frejus_netns::{Daemon, Lab, Nat, NatClass, Quality, Scene, wait_for};
 use serde_json::Value;
 
 /// The verdict of A's node on its path to B.
@@ -48,6 +49,27 @@ fn two_random_routers_are_named_and_what_would_help() {
     let said = a.verb(&["doctor", &b.name(), "--wait", "0s"]);
     assert!(said.code == 0 && said.stdout.contains("mend it:"), "{said}");
     eprintln!("{}", said.stdout);
+}
+
+/// Two of them and no line between: nothing but another router would help, and the user is told so.
+#[test]
+fn careless_routers_are_named() {
+    let Some(mut lab) = Lab::new("doctor_careless") else { return };
+    let nat = Nat::from(NatClass::PortRestricted).careless();
+    let hosts = ["a", "b"].map(|name| lab.home(name, nat));
+    let super_peers = three_super_peers(&mut lab);
+    let [a, b] = hosts.each_ref().map(|host| Daemon::join(host, &invited(&super_peers[0], "peer")));
+    for node in [&a, &b] {
+        node.wait_ready();
+        wait_for("the class is found", LIMIT, || class_of(node).as_deref() == Some("port-restricted"));
+    }
+    let found = doctor(&a, &b);
+    if word(&found, "/path/kind") == "relay" {
+        assert!(word(&found, "/why").starts_with("the routers of"), "{found}");
+        assert!(word(&found, "/mend/0").contains("drop what nobody inside has asked for"), "{found}");
+    } else {
+        assert_eq!(word(&found, "/path/method"), "punched", "{found}");
+    }
 }
 
 #[test]

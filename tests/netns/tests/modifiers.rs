@@ -12,7 +12,7 @@ use frejus_netns::matrix::drive;
 use frejus_netns::scene::{class_of, invited, three_super_peers};
 use frejus_netns::traffic::PingStream;
 use frejus_netns::wait::look_for;
-use frejus_netns::{Daemon, Host, Lab, Nat, NatClass, Quality};
+use frejus_netns::{Daemon, Host, Lab, Nat, NatClass, Quality, ability};
 
 /// An ordinary punch takes less than one; a path that is found later than this is found by luck.
 const SOON: Duration = Duration::from_secs(10);
@@ -162,6 +162,27 @@ fn homes_of_one_carrier_meet_where_it_hairpins() {
     pair.way("one carrier that hairpins", SOON).goes_direct(&["hairpin"]);
 }
 
+/// The real miniupnpd opens no port while its own address is a carrier's, and says so in a refusal that names the address.
+#[test]
+fn homes_of_one_carrier_whose_routers_say_where_they_are_meet_there() {
+    if !ability::program("carrier_refused", "miniupnpd") {
+        return;
+    }
+    let Some(mut lab) = Lab::new("carrier_refused") else { return };
+    lab.route(&Plan { carrier: true, ..Plan::home("carrier", NatClass::PortRestricted.into()) });
+    let hosts = ["a", "b"].map(|name| {
+        let router = format!("router-{name}");
+        let nat = Nat::from(NatClass::PortRestricted).mapping();
+        lab.route(&Plan { behind: Some("carrier"), ..Plan::home(&router, nat) });
+        lab.behind(&router, name)
+    });
+    hosts.iter().for_each(|host| lab.map_ports(host));
+    let middle = lab.router(&hosts[1]).public;
+    let pair = Pair::join(lab, [&hosts[0], &hosts[1]]);
+    let way = pair.way("one carrier, routers that name their places", SOON).goes_direct(&["punched"]);
+    assert_eq!(way.a.remote, format!("{middle}:51860"), "{way:?}");
+}
+
 #[test]
 fn homes_of_one_carrier_without_a_hairpin_have_a_relay() {
     let Some(pair) = one_carrier("carrier_plain", NatClass::PortRestricted.into()) else { return };
@@ -195,24 +216,63 @@ fn ipv6_is_punched_where_ipv4_has_only_a_relay() {
     assert!(way.b.remote.starts_with(&format!("[{}]:", addresses[0])), "{way:?}");
 }
 
+/// How often a cell is run whose outcome is a matter of time: `NAT_RUNS`, or once.
+fn runs() -> u32 {
+    std::env::var("NAT_RUNS").map_or(1, |runs| runs.parse().expect("NAT_RUNS is a number"))
+}
+
 #[test]
 fn a_careless_router_is_not_spoilt_by_the_first_packet() {
     let careful = Nat::from(NatClass::PortRestricted);
     let careless = careful.careless();
     for (what, nats) in [("A", [careless, careful]), ("B", [careful, careless])] {
-        let Some(pair) = two_routers("careless_one", nats, Quality::default()) else { return };
-        pair.way(&format!("{what} behind a careless router"), SOON).goes_direct(&["punched"]);
+        for run in 1..=runs() {
+            let Some(pair) = two_routers("careless_one", nats, Quality::default()) else { return };
+            pair.way(&format!("{what} behind a careless router, run {run}"), SOON).goes_direct(&["punched"]);
+        }
     }
 }
 
-/// Both must speak while the other's word is on its way, which takes a line that is longer than a machine is late: two
-/// routers on one switch stay on the relay.
+/// Without a router between, both must speak while the other's word is on its way, which takes a line that is longer than a
+/// machine is late: two on one switch stay on the relay.
 #[test]
 fn two_careless_routers_are_crossed_at_once() {
     let careless = Nat::from(NatClass::PortRestricted).careless();
     for delay in [2, 10] {
-        let Some(pair) = two_routers("careless_two", [careless; 2], Quality::delayed(delay)) else { return };
-        pair.way(&format!("two careless routers, {} ms apart", 2 * delay), SOON).goes_direct(&["punched"]);
+        for run in 1..=runs() {
+            let quality = Quality::delayed(delay);
+            let Some(pair) = two_routers("careless_two", [careless; 2], quality) else { return };
+            let what = format!("two careless routers, {} ms apart, run {run}", 2 * delay);
+            pair.way(&what, SOON).goes_direct(&["punched"]);
+        }
+    }
+}
+
+/// What goes from one home's router to another's passes a router of the internet, as it nearly always does.
+fn put_a_hop_between(lab: &Lab, homes: [&Host; 2]) {
+    let hop = "203.0.113.250";
+    lab.wan().sh(&format!(
+        "ip addr add {hop}/24 dev br0
+         sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.br0.send_redirects=0"
+    ));
+    for [from, to] in [homes, [homes[1], homes[0]]] {
+        let router = lab.router(from);
+        router.sh(&format!("ip route add {}/32 via {hop} dev wan0", to.public));
+        let routes = router.ok(&["ip", "route", "get", &to.public.to_string()]);
+        assert!(routes.contains(hop), "{routes}");
+    }
+}
+
+/// The called side's first packet dies at the hop, and has opened its own router by then.
+#[test]
+fn two_careless_routers_with_a_hop_between_are_crossed_at_no_distance() {
+    let careless = Nat::from(NatClass::PortRestricted).careless();
+    for run in 1..=runs() {
+        let Some(mut lab) = Lab::new("careless_hop") else { return };
+        let [a, b] = ["a", "b"].map(|name| lab.home(name, careless));
+        put_a_hop_between(&lab, [&a, &b]);
+        let pair = Pair::join(lab, [&a, &b]);
+        pair.way(&format!("two careless routers, a hop between, run {run}"), SOON).goes_direct(&["punched"]);
     }
 }
 
@@ -255,10 +315,11 @@ fn hosts_of_one_port_are_both_punched() {
             let listens = node.status().unwrap_or_default()["node"]["listen"].to_string();
             assert!(listens.contains(":51860"), "of one port: {listens}");
         }
-        pair.way(&format!("the first behind one {class}"), SOON).goes_direct(&["punched", "public"]);
+        pair.way(&format!("the first behind one {class}"), SOON)
+            .goes_direct(&["punched", "public", "reversed"]);
         let way = meet(&second, &pair.b, SOON);
         eprintln!("the second: {} {} after {:?}", way.a.kind, way.a.method, way.took);
-        way.goes_direct(&["punched", "public"]);
+        way.goes_direct(&["punched", "public", "reversed"]);
     }
 }
 

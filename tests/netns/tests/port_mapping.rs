@@ -1,12 +1,14 @@
-//! Ports that a router opens when it is asked, with a real miniupnpd in the router.
+//! Ports that a router opens when it is asked, with a real miniupnpd in the router; in a carrier's network, where that opens
+//! none, with a few lines of NAT-PMP.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use frejus_netns::daemon::LIMIT;
+use frejus_netns::lab::Plan;
 use frejus_netns::scene::{first_ping, founder, join_by_file};
 use frejus_netns::traffic::PingStream;
-use frejus_netns::{Daemon, Host, Lab, NatClass, Process, ability, wait_for};
+use frejus_netns::{Daemon, Host, Lab, Nat, NatClass, Process, ability, wait_for};
 
 /// The public network of the homes. miniupnpd maps nothing where its own address is one of those kept for
 /// documentation, such as the laboratory's others.
@@ -293,4 +295,56 @@ fn a_router_is_left_alone_if_the_user_says_so() {
     node.wait_ready();
     wait_mapped(&node, &opener, Speaks::Pcp);
     assert!(requests() > 0);
+}
+
+/// What a home's router under a carrier answers by NAT-PMP (RFC 6886, sections 3.2 and 3.3): where it is, and yes to every
+/// port. The thread ends with the process.
+fn grant_inside(router: &Host, gateway: Ipv4Addr) {
+    let (socket, router) = (router.udp(gateway, 5351), router.clone());
+    socket.set_read_timeout(None).expect("a socket");
+    std::thread::spawn(move || {
+        let mut request = [0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut request) {
+            let mut answer = vec![0, request[1] | 0x80, 0, 0, 0, 0, 0, 9];
+            match (&request[..length], from.ip()) {
+                ([0, 0, ..], _) => answer.extend(router.public.octets()),
+                ([0, 1, _, _, inner @ ..], std::net::IpAddr::V4(host)) if inner.len() == 8 => {
+                    let port = u16::from_be_bytes([inner[0], inner[1]]);
+                    router.sh(&format!(
+                        "nft add rule inet boxmap prerouting_miniupnpd iifname wan0 udp dport {port} dnat ip to {host}:{port}
+                         nft add rule inet boxmap miniupnpd ct status dnat accept"
+                    ));
+                    answer.extend([inner[0], inner[1], inner[0], inner[1], 0, 0, 0x1c, 0x20]);
+                }
+                _ => continue,
+            }
+            socket.send_to(&answer, from).ok();
+        }
+    });
+}
+
+#[test]
+fn two_random_homes_of_one_carrier_are_direct_by_a_port_in_its_network() {
+    let Some(mut lab) = Lab::new("mapped_inside") else { return };
+    let (s, _) = founder(&mut lab);
+    lab.route(&Plan { carrier: true, ..Plan::home("carrier", NatClass::SymmetricRandom.into()) });
+    let [a, b] = ["a", "b"].map(|name| {
+        let nat = Nat::from(NatClass::SymmetricRandom).mapping();
+        lab.route(&Plan { behind: Some("carrier"), ..Plan::home(&format!("router-{name}"), nat) });
+        lab.behind(&format!("router-{name}"), name)
+    });
+    let ([x, y, z, _], router) = (b.local.octets(), lab.router(&b).clone());
+    grant_inside(&router, Ipv4Addr::new(x, y, z, 1));
+    let (a, b) = (join_by_file(&a, &s.invite(1)), join_by_file(&b, &s.invite(1)));
+    a.wait_ready();
+    b.wait_ready();
+    let at = format!("{}:{PORT}", router.public);
+    let says = || b.status().is_some_and(|status| status["nat"]["mapped"] == at.as_str());
+    wait_for("a port in the carrier's network", LIMIT, says);
+    first_ping(&a.host, &b.ipv4().to_string());
+    let (there, took) = a.wait_path(&b.id(), "direct");
+    let (back, _) = b.wait_path(&a.id(), "direct");
+    eprintln!("direct {took:?} after the first packet: {there:?}");
+    assert_eq!((there.remote, there.method.as_str()), (at, "mapped"));
+    assert_eq!(back.method, "mapped", "{back:?}");
 }

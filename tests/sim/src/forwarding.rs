@@ -26,6 +26,8 @@ use crate::app;
 pub enum Deed {
     /// Send this datagram.
     Send(Endpoint, Vec<u8>),
+    /// Send it so that it dies after so many hops.
+    SendNear(Endpoint, Vec<u8>, u8),
     /// Write this packet to the TUN device.
     Tun(Vec<u8>),
     /// Ask control.
@@ -150,15 +152,17 @@ impl Forwarding {
             }
             None => {
                 let main = from.at.port();
-                Here { address: None, main, alternate: None, other: None, asked: Port::Main }
+                Here { main, ..Here::ALONE }
             }
         };
         match stun::respond(datagram, self.lie.unwrap_or(from.at), &here) {
-            Some(Reaction::Answer { from: port, bytes }) if port == asked => vec![Deed::Send(from, bytes)],
-            Some(Reaction::Answer { from: Port::Main, bytes }) => {
+            Some(Reaction::Answer { from: port, bytes, .. }) if port == asked => {
+                vec![Deed::Send(from, bytes)]
+            }
+            Some(Reaction::Answer { from: Port::Main, bytes, .. }) => {
                 vec![Deed::Send(Endpoint::main(from.at), bytes)]
             }
-            Some(Reaction::Answer { from: Port::Alternate, bytes }) => vec![Deed::Send(alternate, bytes)],
+            Some(Reaction::Answer { from: Port::Alternate, bytes, .. }) => vec![Deed::Send(alternate, bytes)],
             Some(Reaction::Elsewhere(_)) => {
                 vec![Deed::Ask(Exception::Datagram { from: Locator::Direct(from), bytes: datagram.to_vec() })]
             }

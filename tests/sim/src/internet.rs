@@ -65,6 +65,8 @@ pub enum Fate {
     NoRoute,
     /// A NAT or firewall let it neither out nor in.
     Filtered,
+    /// It had passed as many routers as it was allowed.
+    Expired,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -160,6 +162,35 @@ impl Internet {
             source = self.nat(gateway).outbound(source, to, now).ok_or(Fate::Filtered)?;
             (site, realm) = (Site::Router(gateway), self.routers[gateway.0].outside);
         }
+    }
+
+    /// A datagram leaves `host` that may pass one router less than `hops`. Between any two places of the public Internet stand
+    /// more: only the NATs on its way out see it.
+    ///
+    /// # Errors
+    /// As [`Self::depart`]; most often that it has died.
+    pub fn depart_near(
+        &mut self,
+        host: (HostId, RealmId),
+        (source, to): (SocketAddr, SocketAddr),
+        hops: u8,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<Flight, Fate> {
+        let (mut site, mut realm, mut source) = (Site::Host(host.0), host.1, source);
+        // The last of them only sees it die.
+        for _ in 1..hops {
+            if realm == PUBLIC {
+                break;
+            }
+            if let Some(there) = self.realms[realm.0].addresses.get(&to.ip()).copied() {
+                return self.cross(realm, (site, there), (source, to), bytes, now);
+            }
+            let gateway = self.realms[realm.0].gateway.ok_or(Fate::NoRoute)?;
+            source = self.nat(gateway).outbound(source, to, now).ok_or(Fate::Filtered)?;
+            (site, realm) = (Site::Router(gateway), self.routers[gateway.0].outside);
+        }
+        Err(Fate::Expired)
     }
 
     fn cross(

@@ -2,7 +2,7 @@
 //!
 //! Owns: the asking, which in the daemon is a task's. Never: what the node makes of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use frejus_overlay::mapping::{Mapped, MappingProtocol};
 
@@ -18,6 +18,16 @@ impl World {
         let at = self.internet.nat(router).open(inner);
         let mapped = Mapped { at, protocol: MappingProtocol::Pcp };
         self.input(id, false, |node| node.handle_mapping(Some(mapped), now));
+        at
+    }
+
+    /// This host's router opens no port, and says where it is on its far side.
+    pub fn router_says(&mut self, name: &str) -> IpAddr {
+        let (id, host) = (self.id(name), self.host(name));
+        let (realm, now) = (host.realm, host.now(self.now()));
+        let router = router_of(realm).expect("a host behind a router");
+        let at = IpAddr::V4(self.internet.nat(router).outer());
+        self.input(id, false, |node| node.handle_router(Some(at), now));
         at
     }
 

@@ -18,7 +18,7 @@ use frejus_overlay::forward::Exception;
 use frejus_overlay::locator::{DoorId, Endpoint, Via};
 use frejus_overlay::node::{Node, Output, Request, RequestId};
 use frejus_overlay::port::Reply;
-use frejus_overlay::stun::{Here, Port};
+use frejus_overlay::stun::Here;
 use frejus_overlay::timing::Instant;
 
 use crate::crypto::{Clock, ModelCrypto};
@@ -270,7 +270,7 @@ impl World {
             host.open_door(DoorId::STUN, port);
             let ip = Some(address.ip());
             let (main, alternate) = (address.port(), Some(port));
-            let here = Here { address: ip, main, alternate, other: None, asked: Port::Main };
+            let here = Here { address: ip, main, alternate, ..Here::ALONE };
             host.forwarding.stun = Some(here);
         }
         if let Some(node) = &mut host.node {
@@ -319,7 +319,8 @@ impl World {
     fn carry_out(&mut self, id: HostId, mut deeds: VecDeque<Deed>) {
         while let Some(deed) = deeds.pop_front() {
             match deed {
-                Deed::Send(to, bytes) => self.transmit_by(id, to, &bytes),
+                Deed::Send(to, bytes) => self.transmit_by(id, to, &bytes, None),
+                Deed::SendNear(to, bytes, hops) => self.transmit_by(id, to, &bytes, Some(hops)),
                 Deed::Tun(packet) => {
                     if let Some(reply) = self.hosts[id.0].mail.take(&packet, self.now) {
                         deeds.extend(self.hosts[id.0].forwarding.outward(&reply));
@@ -373,6 +374,7 @@ impl World {
         let host = &mut self.hosts[id.0];
         match output {
             Output::Transmit { to, bytes } => deeds.push_back(Deed::Send(to, bytes)),
+            Output::TransmitNear { to, bytes, hops } => deeds.push_back(Deed::SendNear(to, bytes, hops)),
             Output::OpenDoor(door) => {
                 let port = EPHEMERAL + self.dice.below(u64::from(u16::MAX - EPHEMERAL)) as u16;
                 host.open_door(door, port);
@@ -415,11 +417,11 @@ impl World {
 impl World {
     /// Send a datagram from a host's own address, whoever made it.
     pub fn transmit(&mut self, from: HostId, to: SocketAddr, bytes: &[u8]) {
-        self.transmit_by(from, to.into(), bytes);
+        self.transmit_by(from, to.into(), bytes, None);
     }
 
-    /// Send a datagram by one of the host's sockets.
-    fn transmit_by(&mut self, from: HostId, to: Endpoint, bytes: &[u8]) {
+    /// Send a datagram by one of the host's sockets, perhaps with a hop limit.
+    fn transmit_by(&mut self, from: HostId, to: Endpoint, bytes: &[u8], hops: Option<u8>) {
         if let Via::Stream(stream) = to.via {
             return self.send_along(from, stream, bytes);
         }
@@ -435,7 +437,11 @@ impl World {
             return;
         }
         host.traffic.out += (bytes.len() + HEADERS) as u64;
-        let outcome = self.internet.depart((from, host.realm), source, to, bytes.len(), self.now);
+        let (place, length) = ((from, host.realm), bytes.len());
+        let outcome = match hops {
+            None => self.internet.depart(place, source, to, length, self.now),
+            Some(hops) => self.internet.depart_near(place, (source, to), hops, length, self.now),
+        };
         let bytes: Arc<[u8]> = bytes.into();
         self.trace.note(self.now, Note::Sent(from, to, Arc::clone(&bytes), outcome.as_ref().err().copied()));
         if let Ok(flight) = outcome {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use frejus_overlay::document::NatClass;
-use frejus_overlay::node::Method;
+use frejus_overlay::document::{Candidate, NatClass};
+use frejus_overlay::node::{Answer, Method, Request};
 use frejus_sim::internet::Site;
+use frejus_sim::link::{Quality, WAN};
 use frejus_sim::nat::Behaviour;
 use frejus_sim::scenario::Scenario;
 use frejus_sim::world::World;
@@ -92,6 +93,45 @@ fn homes_of_one_carrier_meet_where_it_hairpins() {
 }
 
 #[test]
+fn homes_of_one_carrier_whose_routers_say_where_they_are_meet_there() {
+    for seed in 1..=5 {
+        let class = NatClass::PortRestricted;
+        let carrier = three_super_peers(seed).home("carrier", class).later();
+        let mut world = carrier.nested("a", class, "carrier").nested("b", class, "carrier").build();
+        let at = ["a", "b"].map(|name| world.router_says(name));
+        let found = way(&mut world, SOON).map(|(_, methods)| methods);
+        assert_eq!(found, Some([Method::Punched; 2]), "seed {seed}: {}", world.story());
+        assert_eq!(world.path("a", "b").expect("a path").locator.remote().ip(), at[1]);
+    }
+}
+
+#[test]
+fn a_place_in_a_carriers_network_is_told_in_sessions_and_tried_by_who_may_be_there() {
+    let class = NatClass::PortRestricted;
+    let carrier = three_super_peers(1).home("carrier", class).later().nested("b", class, "carrier");
+    let mut world = carrier.home("a", class).build();
+    let at = world.router_says("b");
+    world.trace.capture = Some(Vec::new());
+    let found = way(&mut world, SOON).map(|(_, methods)| methods);
+    assert_eq!(found, Some([Method::Punched; 2]), "{}", world.story());
+    let told = |places: &[Candidate]| places.iter().any(|place| place.at.ip() == at);
+    assert!(told(&world.status("b").expect("it runs").candidates), "to peers");
+    let (s, query) = (world.id("s"), "b".to_owned());
+    let asked = world.request(s, Request::Resolve { query });
+    world.run_for(SECOND);
+    match world.host("s").answers.get(&asked) {
+        Some((_, Answer::Resolved(found))) => {
+            let place = found.whereabouts.as_ref().expect("it is up");
+            assert!(!told(&place.candidates), "in whereabouts: {place:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let from = world.id("a");
+    let tried = world.trace.capture.iter().flatten().filter(|sent| sent.from == from && sent.to.ip() == at);
+    assert_eq!(tried.count(), 0, "a is elsewhere");
+}
+
+#[test]
 fn a_cone_under_a_symmetric_carrier_is_as_good_as_the_carrier() {
     for (other, method, patience) in [
         (NatClass::AddressRestricted, Method::Punched, SOON),
@@ -120,5 +160,20 @@ fn careless_routers_are_crossed_twenty_times_out_of_twenty() {
             let which = [a.careless, b.careless];
             assert_eq!(methods, Some([Method::Punched; 2]), "{which:?}, seed {seed}: {}", world.story());
         }
+    }
+}
+
+/// Next door to each other nobody can speak while the other's word is on its way; what dies on the way needs no distance.
+#[test]
+fn careless_routers_are_crossed_where_nothing_takes_time() {
+    let careless = behaviour(NatClass::PortRestricted).careless();
+    let far = Quality { jitter: Duration::from_millis(3), ..WAN };
+    for seed in 1..=20 {
+        let scenario = three_super_peers(seed).links(far);
+        let mut world = scenario.behind("a", careless).behind("b", careless).build();
+        world.set_quality("a", "b", Quality { latency: Duration::from_micros(20), ..WAN });
+        let found = way(&mut world, SOON);
+        let methods = found.map(|(_, methods)| methods);
+        assert_eq!(methods, Some([Method::Punched; 2]), "seed {seed}: {}", world.story());
     }
 }

@@ -220,7 +220,9 @@ impl World {
     fn carry_out(&mut self, n: u8) {
         while let Some(output) = self.host(n).node.poll_output() {
             match output {
-                Output::Transmit { to, bytes } => self.transmit(n, to.at, bytes),
+                Output::Transmit { to, bytes } | Output::TransmitNear { to, bytes, .. } => {
+                    self.transmit(n, to.at, bytes);
+                }
                 Output::Table(table) => self.host(n).table = Some(table),
                 Output::Command(command) => self.command(n, command),
                 Output::ToTun(packet) => self.host(n).tun.push(packet),
