@@ -17,7 +17,7 @@ use frejus_overlay::packet::segment::Segments;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::packet::vnet::{Gso, VnetHeader};
 use frejus_overlay::record::Record;
-use frejus_overlay::stun::{self, Here, Port, Reaction};
+use frejus_overlay::stun::{self, Errand, Here, Port, Reaction};
 use frejus_overlay::timing::UnixTime;
 use frejus_overlay::wire::control::{Message, Reflected};
 use frejus_overlay::wire::{self, enrol, part, stream};
@@ -184,7 +184,7 @@ fn about_addresses() -> [(&'static str, Message); 9] {
         ("guess-offer", Message::GuessOffer { ip: to.ip() }),
         ("guess-agreed", Message::GuessAgreed),
         ("reflect", Message::Reflect { transaction, to, avoid: vec![node(2)] }),
-        ("reflect-for", Message::ReflectFor { transaction, to }),
+        ("reflect-for", Message::ReflectFor { errand: Errand::plain(transaction), to }),
         ("reflected", Message::Reflected { transaction, reflected: Reflected::ByStranger }),
         ("cross", Message::Cross { at: to, answer: true }),
         ("sighted", Message::Sighted { channel: Channel(7), at: Some(to.ip()) }),

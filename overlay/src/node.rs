@@ -392,7 +392,8 @@ impl Node {
         let own4 = self.me.passport.address4;
         self.table_stale |= std::mem::replace(&mut self.table.own4, own4) != own4;
         if std::mem::take(&mut self.table_stale) {
-            (self.table.other_stun, self.table.own_stun) = (self.other_stun(), self.own_stun());
+            (self.table.other_stun, self.table.own_stun) =
+                (self.other_stun().map(|(_, at)| at), self.own_stun());
             self.outputs.push_back(Output::Table(Arc::new(self.table.clone())));
         }
     }

@@ -8,6 +8,7 @@ mod legacy;
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
 use stun_codec::rfc5389::attributes::{
     ErrorCode, MappedAddress, Software, UnknownAttributes, XorMappedAddress,
 };
@@ -16,7 +17,7 @@ use stun_codec::rfc5780::attributes::{OtherAddress, ResponseOrigin};
 use stun_codec::{AttributeType, Message, MessageClass, TransactionId};
 
 use attribute::{Asked, Told, Written, decode, encode};
-use legacy::{AlternatePort, ChangeRequest, ChangedAddress, SourceAddress};
+use legacy::{AlternatePort, ChangeRequest, ChangedAddress, ResponsePort, SourceAddress};
 
 /// Ties an answer to its request (RFC 8489, section 5).
 pub type Transaction = [u8; 12];
@@ -39,6 +40,9 @@ const SUCCESS: u16 = 0x0101;
 const CHANGE_ADDRESS: u32 = 4;
 const CHANGE_PORT: u32 = 2;
 
+/// Ports below are services' (RFC 6335, section 6).
+const FIRST_CLIENT: u16 = 1024;
+
 /// Unknown attributes that an error names; more are a joke, and would make the answer longer than the question.
 const MAX_NAMED: usize = 4;
 
@@ -48,12 +52,21 @@ const PADDING: usize = 76;
 const SOFTWARE: &str = "frejus";
 
 /// A port of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Port {
     /// The one for everything.
     Main,
     /// The one for STUN alone.
     Alternate,
+}
+
+impl Port {
+    const fn other(self) -> Self {
+        match self {
+            Self::Main => Self::Alternate,
+            Self::Alternate => Self::Main,
+        }
+    }
 }
 
 /// A server as the client sees it.
@@ -97,10 +110,7 @@ impl Here {
     }
 
     const fn other(&self) -> Port {
-        match self.asked {
-            Port::Main => Port::Alternate,
-            Port::Alternate => Port::Main,
-        }
+        self.asked.other()
     }
 }
 
@@ -113,11 +123,60 @@ pub enum Reaction {
         from: Port,
         /// And from this address of ours; from any, where we don't know to which the request came.
         by: Option<IpAddr>,
-        /// To whoever asked.
+        /// To this port of whoever asked.
+        to: u16,
+        /// What it says.
         bytes: Vec<u8>,
     },
     /// The answer must come from an address that this server does not have.
-    Elsewhere(Transaction),
+    Elsewhere(Errand),
+}
+
+/// An answer that another server is to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errand {
+    /// The request's.
+    pub transaction: Transaction,
+    /// What a client of RFC 3489 has in place of the cookie.
+    pub classic: Option<[u8; 4]>,
+    /// From which port.
+    pub from: Port,
+}
+
+impl Errand {
+    /// From the main port, to a client of our time.
+    #[must_use]
+    pub const fn plain(transaction: Transaction) -> Self {
+        Self { transaction, classic: None, from: Port::Main }
+    }
+
+    /// What it says to a client that is seen at `mapped`: nothing else.
+    #[must_use]
+    pub fn answer(&self, mapped: SocketAddr) -> Vec<u8> {
+        let Some(cookie) = self.classic else { return answer(self.transaction, mapped) };
+        let mut message = message(MessageClass::SuccessResponse, self.transaction);
+        message.add_attribute(MappedAddress::new(mapped));
+        let mut bytes = encode(message);
+        bytes[4..8].copy_from_slice(&cookie);
+        bytes
+    }
+
+    /// What a request that came to the port `asked` asks another server for, if it does.
+    #[must_use]
+    pub fn read(datagram: &[u8], asked: Port) -> Option<Self> {
+        let request = read_request(datagram, is_classic(datagram))?;
+        let change = request.get_attribute::<ChangeRequest>().map_or(0, |flags| flags.0);
+        (change & CHANGE_ADDRESS != 0).then(|| Self::of(&request, datagram, change, asked))
+    }
+
+    fn of(request: &Message<Asked>, datagram: &[u8], change: u32, asked: Port) -> Self {
+        let cookie = datagram.get(4..8).and_then(|bytes| bytes.try_into().ok());
+        Self {
+            transaction: *request.transaction_id().as_bytes(),
+            classic: cookie.filter(|cookie| *cookie != COOKIE),
+            from: if change & CHANGE_PORT == 0 { asked } else { asked.other() },
+        }
+    }
 }
 
 /// What to do about `datagram`, which came from `from`; `None` if it deserves no answer.
@@ -131,15 +190,21 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
     let request = read_request(datagram, classic)?;
     let transaction = *request.transaction_id().as_bytes();
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let unknown = attribute::not_understood(&request);
+    let wanted = response_port(&request);
+    let mut unknown = attribute::not_understood(&request);
+    // A service's port is not the asker's.
+    if wanted.is_some_and(|port| port < FIRST_CLIENT) {
+        unknown.push(AttributeType::new(ResponsePort::CODEPOINT));
+    }
     let change = request.get_attribute::<ChangeRequest>().map(|flags| flags.0);
     let asks = request.get_attribute::<AlternatePort>().is_some();
+    let to = wanted.unwrap_or(from.port());
     let mut answer = if unknown.is_empty() {
         let old = change == Some(0);
         let change = change.unwrap_or(0);
         let moved = change & CHANGE_ADDRESS != 0;
         if moved && !(here.is_ours && here.elsewhere(from).is_some()) {
-            return (!classic).then_some(Reaction::Elsewhere(transaction));
+            return Some(Reaction::Elsewhere(Errand::of(&request, datagram, change, here.asked)));
         }
         let by = if moved { here.other } else { here.address };
         let port = if change & CHANGE_PORT == 0 { here.asked } else { here.other() };
@@ -158,9 +223,10 @@ pub fn respond(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Reactio
         if let Some(number) = here.number(here.other()).filter(|_| asks) {
             message.add_attribute(AlternatePort::new(number.to_be_bytes().to_vec()));
         }
-        Reaction::Answer { from: port, by, bytes: encode(message) }
+        Reaction::Answer { from: port, by, to, bytes: encode(message) }
     } else {
-        Reaction::Answer { from: here.asked, by: here.address, bytes: refusal(transaction, unknown)? }
+        let bytes = refusal(transaction, unknown)?;
+        Reaction::Answer { from: here.asked, by: here.address, to: from.port(), bytes }
     };
     if let (true, Reaction::Answer { bytes, .. }) = (classic, &mut answer) {
         bytes[4..8].copy_from_slice(&datagram[4..8]);
@@ -179,6 +245,12 @@ fn read_request(datagram: &[u8], classic: bool) -> Option<Message<Asked>> {
     let mut modern = datagram.to_vec();
     modern.get_mut(4..8)?.copy_from_slice(&COOKIE);
     decode(REQUEST, &modern)
+}
+
+/// The port at the asker's own address that wants the answer (RFC 5780, section 7.5).
+fn response_port(request: &Message<Asked>) -> Option<u16> {
+    let value = &request.get_attribute::<ResponsePort>()?.0;
+    value.first_chunk().map(|number| u16::from_be_bytes(*number))
 }
 
 /// In which words a client wants to be told.

@@ -21,6 +21,7 @@ use frejus_overlay::locator::Channel;
 use frejus_overlay::login::Digest;
 use frejus_overlay::packet::udp6::Udp6;
 use frejus_overlay::record::Record;
+use frejus_overlay::stun::Errand;
 use frejus_overlay::timing::UnixTime;
 use frejus_overlay::tunnel::Purpose;
 use frejus_overlay::wire;
@@ -169,7 +170,7 @@ fn further_messages() -> Vec<(&'static str, Message)> {
     };
     vec![
         ("reflect", Message::Reflect { transaction, to, avoid: vec![NodeId([4; 32])] }),
-        ("reflect-for", Message::ReflectFor { transaction, to }),
+        ("reflect-for", Message::ReflectFor { errand: Errand::plain(transaction), to }),
         ("reflected", Message::Reflected { transaction, reflected }),
         ("moved", Message::Moved { token: 300 }),
         ("load", Message::Load { nodes: 300, mbits: 40 }),

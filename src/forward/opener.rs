@@ -3,7 +3,7 @@
 //! Owns: the decisions of one receiving thread and what it remembers of its peers; the datagrams lie in an arena of that
 //! thread's. Never: receives, answers a handshake, or looks into a relay frame twice.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -179,11 +179,12 @@ impl Opener {
             responder.judge(datagram, sender.at, (local, table.elsewhere(local)), asked, now)
         };
         match verdict {
-            Verdict::Answer(port, by, answer) => {
+            Verdict::Answer(port, by, to, answer) => {
+                let at = SocketAddr::new(sender.at.ip(), to);
                 let to = match (asked, port) {
-                    (Some(Port::Alternate), Port::Main) => Endpoint::main(sender.at),
-                    (Some(Port::Main), Port::Alternate) => Endpoint::by_door(DoorId::STUN, sender.at),
-                    _ => sender,
+                    (Some(Port::Alternate), Port::Main) => Endpoint::main(at),
+                    (Some(Port::Main), Port::Alternate) => Endpoint::by_door(DoorId::STUN, at),
+                    _ => Endpoint { at, ..sender },
                 };
                 self.exits.answer(by, to, &answer);
             }

@@ -23,8 +23,8 @@ const ALL_EXCESS: Rate = Rate { per_second: 50_000, burst: 100_000 };
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Send this from that port, and from that address of ours.
-    Answer(Port, Option<IpAddr>, Vec<u8>),
+    /// Send this from that port and that address of ours, to that port of whoever asked.
+    Answer(Port, Option<IpAddr>, u16, Vec<u8>),
     /// For control: only another super peer could answer.
     Elsewhere,
     /// Dropped.
@@ -66,11 +66,11 @@ impl Responder {
         match stun::respond(datagram, from, &here) {
             None => Verdict::Refused(Reason::UnknownFrame),
             Some(Reaction::Elsewhere(_)) => Verdict::Elsewhere,
-            Some(Reaction::Answer { from: port, by, bytes }) => {
+            Some(Reaction::Answer { from: port, by, to, bytes }) => {
                 let excess = bytes.len().saturating_sub(datagram.len());
                 let excess = u32::try_from(excess).unwrap_or(u32::MAX);
                 if self.excess.admit_many(from.ip(), excess, now) {
-                    Verdict::Answer(port, by, bytes)
+                    Verdict::Answer(port, by, to, bytes)
                 } else {
                     Verdict::Refused(Reason::RateLimited)
                 }
@@ -111,7 +111,7 @@ mod tests {
                 let now = Instant::from_start(Duration::from_millis(ms));
                 let from = source((ms * 10 + n) as u32);
                 let local = here();
-                if let Verdict::Answer(_, _, bytes) =
+                if let Verdict::Answer(_, _, _, bytes) =
                     responder.judge(datagram, from, local, Some(Port::Main), now)
                 {
                     count += 1;
@@ -153,7 +153,7 @@ mod tests {
             // Sixteen million prefixes, in an order that repeats none soon.
             let from = SocketAddr::from((Ipv4Addr::from(n.wrapping_mul(2_654_435_761)), 7));
             received += datagram.len();
-            if let Verdict::Answer(_, _, bytes) =
+            if let Verdict::Answer(_, _, _, bytes) =
                 responder.judge(&datagram, from, local, Some(Port::Main), now)
             {
                 out += bytes.len();
@@ -182,7 +182,7 @@ mod tests {
     fn a_socket_that_is_neither_port_answers_for_itself() {
         let mut responder = responder();
         let now = Instant::from_start(Duration::from_secs(1));
-        let Verdict::Answer(_, _, bytes) =
+        let Verdict::Answer(_, _, _, bytes) =
             responder.judge(&BARE, source(1), (None, (None, false)), None, now)
         else {
             panic!()

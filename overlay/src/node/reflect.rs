@@ -12,9 +12,9 @@ use rand_core::Rng;
 use super::Node;
 use crate::id::NodeId;
 use crate::limits::MEMBERS;
-use crate::locator::{DoorId, Endpoint, Locator, is_public};
+use crate::locator::{DoorId, Endpoint, Locator, Via, is_public};
 use crate::nat::discovery::Reflector;
-use crate::stun::{self, Transaction};
+use crate::stun::{Errand, Port, Transaction};
 use crate::timing::Instant;
 use crate::verdict::Drop;
 use crate::wire::control::{Message, Reflected};
@@ -75,7 +75,7 @@ impl Node {
             return self.drop(Drop::RateLimited);
         }
         if self.reflections.has_alternate {
-            self.reflect(Endpoint::by_door(DoorId::STUN, to), transaction);
+            self.reflect(Endpoint::by_door(DoorId::STUN, to), &Errand::plain(transaction));
         }
         let alternate =
             if self.reflections.has_alternate { Reflected::FromAlternate } else { Reflected::NoAlternate };
@@ -86,7 +86,7 @@ impl Node {
                     self.reflections.pending.pop_front();
                 }
                 self.reflections.pending.push_back((transaction, from));
-                self.send(stranger, &Message::ReflectFor { transaction, to });
+                self.send(stranger, &Message::ReflectFor { errand: Errand::plain(transaction), to });
             }
             None => {
                 _ = self.send(from, &Message::Reflected { transaction, reflected: Reflected::NoStranger })
@@ -94,32 +94,34 @@ impl Node {
         }
     }
 
-    /// A stock client wants its answer from another address. Members get it: who sends from a member's address has proved
-    /// that it receives there.
-    pub(super) fn serve_change_of_address(&mut self, from: Endpoint, transaction: Transaction) {
+    /// A stock client wants its answer from another address: the one that OTHER-ADDRESS has told it. Members get it: who sends
+    /// from a member's address has proved that it receives there.
+    pub(super) fn serve_change_of_address(&mut self, from: Endpoint, errand: Errand) {
         let now = self.now.instant;
         let is_there = |node: &NodeId| {
             let remote = self.peers.get(node).and_then(crate::peer::Peer::direct_remote);
             remote.is_some_and(|remote| remote.at.ip() == from.at.ip())
         };
         let member = self.by_remote.values().find(|node| is_there(node)).copied();
-        let Some(member) = member.filter(|_| from.is_main() && self.is_super_peer()) else {
+        let is_ours = from.is_main() || from.via == Via::Door(DoorId::STUN);
+        let Some(member) = member.filter(|_| is_ours && self.is_super_peer()) else {
             return self.drop(Drop::UnknownFrame);
         };
         if !self.reflections.admit(member, FOR_MEMBER, now) {
             return self.drop(Drop::RateLimited);
         }
-        if let Some(stranger) = self.stranger(from.at, &[]) {
-            self.send(stranger, &Message::ReflectFor { transaction, to: from.at });
+        if let Some((other, _)) = self.other_stun() {
+            self.send(other, &Message::ReflectFor { errand, to: from.at });
         }
     }
 
     /// Another super peer at the same port as ours, for clients that want to be answered from elsewhere.
-    pub(super) fn other_stun(&self) -> Option<IpAddr> {
+    pub(super) fn other_stun(&self) -> Option<(NodeId, IpAddr)> {
         let port = self.presence.local().first().map(SocketAddr::port).filter(|_| self.is_super_peer())?;
-        let remotes = self.homes.ids().filter_map(|home| self.peers.get(&home)?.direct_remote());
-        let mut same = remotes.filter(|at| at.is_main() && at.at.is_ipv4() && at.at.port() == port);
-        same.next().map(|at| at.at.ip())
+        let remotes =
+            self.homes.ids().filter_map(|home| Some((home, self.peers.get(&home)?.direct_remote()?)));
+        let mut same = remotes.filter(|(_, at)| at.is_main() && at.at.is_ipv4() && at.at.port() == port);
+        same.next().map(|(home, at)| (home, at.at.ip()))
     }
 
     /// Where this super peer answers STUN itself: the second port is of IPv4 alone, and so is a second address.
@@ -150,7 +152,7 @@ impl Node {
     }
 
     /// Another super peer asks us to be the stranger.
-    pub(super) fn serve_reflect_for(&mut self, from: NodeId, transaction: Transaction, to: SocketAddr) {
+    pub(super) fn serve_reflect_for(&mut self, from: NodeId, errand: Errand, to: SocketAddr) {
         let now = self.now.instant;
         let asker = self.peers.get(&from);
         let near = asker.and_then(crate::peer::Peer::direct_remote).is_some_and(|at| !is_public(at.at.ip()));
@@ -163,12 +165,19 @@ impl Node {
         if !self.reflections.admit(from, FOR_SUPER_PEER, now) {
             return self.drop(Drop::RateLimited);
         }
-        self.reflect(Endpoint::main(to), transaction);
+        let by = match errand.from {
+            Port::Main => Endpoint::main(to),
+            // From the other port it would tell the client that its NAT lets strangers in.
+            Port::Alternate if !self.reflections.has_alternate => return,
+            Port::Alternate => Endpoint::by_door(DoorId::STUN, to),
+        };
+        self.reflect(by, &errand);
+        let transaction = errand.transaction;
         self.send(from, &Message::Reflected { transaction, reflected: Reflected::ByStranger });
     }
 
-    fn reflect(&mut self, to: Endpoint, transaction: Transaction) {
-        self.transmit(Locator::Direct(to), &stun::answer(transaction, to.at));
+    fn reflect(&mut self, to: Endpoint, errand: &Errand) {
+        self.transmit(Locator::Direct(to), &errand.answer(to.at));
     }
 
     /// What became of a reflection: ours, or a member's.

@@ -106,7 +106,7 @@ impl Node {
             Message::SuperPeers => self.introduce(from),
             Message::Sight { channel } => self.serve_sight(from, channel),
             Message::Reflect { transaction, to, avoid } => self.serve_reflect(from, transaction, to, &avoid),
-            Message::ReflectFor { transaction, to } => self.serve_reflect_for(from, transaction, to),
+            Message::ReflectFor { errand, to } => self.serve_reflect_for(from, errand, to),
             _ => self.drop(Drop::BadMessage),
         }
     }

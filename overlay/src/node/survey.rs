@@ -197,8 +197,10 @@ impl Node {
 
     /// A STUN message that forwarding did not answer.
     pub(super) fn on_stun(&mut self, from: Endpoint, bytes: &[u8]) {
-        match stun::transaction_of_request(bytes) {
-            Some(transaction) => self.serve_change_of_address(from, transaction),
+        let asked =
+            if from.via == Via::Door(DoorId::STUN) { stun::Port::Alternate } else { stun::Port::Main };
+        match stun::Errand::read(bytes, asked) {
+            Some(errand) => self.serve_change_of_address(from, errand),
             None => self.on_stun_answer(from, bytes),
         }
     }

@@ -14,10 +14,15 @@ use stun_codec::{
 };
 
 use super::HEADER;
-use super::legacy::{AlternatePort, ChangeRequest, ChangedAddress, Padding, SourceAddress};
+use super::legacy::{AlternatePort, ChangeRequest, ChangedAddress, Padding, ResponsePort, SourceAddress};
 
 // What a request may ask for. Padding means nothing to us, since our answers are never fragmented.
-define_attribute_enums!(Asked, AskedDecoder, AskedEncoder, [ChangeRequest, AlternatePort, Padding]);
+define_attribute_enums!(
+    Asked,
+    AskedDecoder,
+    AskedEncoder,
+    [ChangeRequest, AlternatePort, Padding, ResponsePort]
+);
 
 // What is read in an answer.
 define_attribute_enums!(Told, ToldDecoder, ToldEncoder, [XorMappedAddress, MappedAddress, AlternatePort]);
@@ -48,8 +53,8 @@ const MAX_ATTRIBUTES: usize = 16;
 const CREDENTIALS: [u16; 4] =
     [Username::CODEPOINT, MessageIntegrity::CODEPOINT, Realm::CODEPOINT, Nonce::CODEPOINT];
 
-/// The attributes for which a request can't be answered: RESPONSE-PORT, which would send the answer to somebody else,
-/// and everything that nobody knows (RFC 8489, section 14: types that must be understood).
+/// The attributes for which a request can't be answered: those that nobody knows (RFC 8489, section 14: types that must be
+/// understood).
 pub(super) fn not_understood(request: &Message<Asked>) -> Vec<AttributeType> {
     let kinds = request.unknown_attributes().map(RawAttribute::get_type);
     kinds.filter(|kind| kind.is_comprehension_required() && !CREDENTIALS.contains(&kind.as_u16())).collect()

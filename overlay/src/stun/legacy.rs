@@ -20,6 +20,9 @@ pub(super) type SourceAddress = Plain<0x0004, SocketAddr>;
 /// CHANGED-ADDRESS (RFC 3489, section 11.2.3).
 pub(super) type ChangedAddress = Plain<0x0005, SocketAddr>;
 
+/// RESPONSE-PORT (RFC 5780, section 7.5): a number, and what some clients put behind it.
+pub(super) type ResponsePort = Plain<0x0027, Vec<u8>>;
+
 /// PADDING (RFC 5780, section 7.6).
 pub(super) type Padding = Plain<0x0026, Vec<u8>>;
 

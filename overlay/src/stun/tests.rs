@@ -34,6 +34,10 @@ fn answered(datagram: &[u8], from: SocketAddr, here: &Here) -> Option<Vec<u8>> {
     }
 }
 
+fn elsewhere(from: Port) -> Reaction {
+    Reaction::Elsewhere(Errand { from, ..Errand::plain(ID) })
+}
+
 #[test]
 fn a_bare_request_is_answered_with_where_it_came_from() {
     let answer = answered(&binding(&[]), from(), &ALONE).unwrap();
@@ -70,7 +74,7 @@ fn a_server_with_two_ports_names_both_and_answers_from_the_one_that_is_wanted() 
         (change(0), Port::Alternate, Port::Alternate),
     ] {
         let here = Here { asked, ..whole() };
-        let Some(Reaction::Answer { from: port, by, bytes }) = respond(&request, from(), &here) else {
+        let Some(Reaction::Answer { from: port, by, bytes, .. }) = respond(&request, from(), &here) else {
             panic!()
         };
         assert_eq!((port, by), (expected, here.address));
@@ -101,8 +105,8 @@ fn a_server_alone_names_no_other_address_but_tells_its_port_to_those_who_ask() {
 #[test]
 fn what_cannot_be_done_is_not_answered() {
     assert_eq!(respond(&change(2), from(), &ALONE), None, "there is no other port");
-    assert_eq!(respond(&change(6), from(), &whole()), Some(Reaction::Elsewhere(ID)));
-    assert_eq!(respond(&change(4), from(), &whole()), Some(Reaction::Elsewhere(ID)));
+    assert_eq!(respond(&change(6), from(), &whole()), Some(elsewhere(Port::Alternate)));
+    assert_eq!(respond(&change(4), from(), &whole()), Some(elsewhere(Port::Main)));
     let mut indication = binding(&[]);
     indication[1] = 0x11;
     assert_eq!(respond(&indication, from(), &ALONE), None);
@@ -121,7 +125,7 @@ fn a_server_with_two_addresses_answers_from_the_one_that_is_wanted() {
         (change(6), Port::Alternate, Port::Main),
     ] {
         let here = Here { asked, ..here };
-        let Some(Reaction::Answer { from: told, by, bytes }) = respond(&request, from(), &here) else {
+        let Some(Reaction::Answer { from: told, by, bytes, .. }) = respond(&request, from(), &here) else {
             panic!()
         };
         assert_eq!((told, by), (port, here.other));
@@ -135,9 +139,9 @@ fn a_server_with_two_addresses_answers_from_the_one_that_is_wanted() {
         }
     }
     let six = "[2001:db8::1]:1".parse().unwrap();
-    assert_eq!(respond(&change(6), six, &here), Some(Reaction::Elsewhere(ID)), "of the other family");
+    assert_eq!(respond(&change(6), six, &here), Some(elsewhere(Port::Alternate)), "of the other family");
     let alone = Here { alternate: None, ..here };
-    assert_eq!(respond(&change(4), from(), &alone), Some(Reaction::Elsewhere(ID)), "it was not told of");
+    assert_eq!(respond(&change(4), from(), &alone), Some(elsewhere(Port::Main)), "it was not told of");
     let mut classic = change(6);
     classic[4..8].copy_from_slice(&[9, 8, 7, 6]);
     assert!(
@@ -158,7 +162,7 @@ fn unknown_attributes_that_must_be_understood_are_refused_by_name() {
     assert_eq!(answer[..2], [0x01, 0x11]);
     assert!(answer.windows(6).any(|part| part == [0, 0x0a, 0, 2, 0x7f, 0xff]), "{answer:x?}");
     let response_port = answered(&binding(&[0, 0x27, 0, 4, 0, 80, 0, 0]), from(), &whole()).unwrap();
-    assert_eq!(response_port[..2], [0x01, 0x11], "nobody gets an answer that somebody else asked for");
+    assert_eq!(response_port[..2], [0x01, 0x11], "a service gets no answer that somebody else asked for");
     for ignored in [[0xff, 0xff, 0, 0], [0, 0x26, 0, 0]] {
         assert_eq!(answered(&binding(&ignored), from(), &ALONE).unwrap()[..2], [1, 1]);
     }
@@ -236,4 +240,44 @@ proptest! {
         }
         let _ = Answer::read(&datagram);
     }
+}
+
+#[test]
+fn an_answer_goes_to_the_port_that_the_request_names() {
+    for (value, to) in [
+        (&[0, 0x27, 0, 4, 0x10, 0x01, 0, 0][..], 4097),
+        (&[0, 0x27, 0, 2, 0x10, 0x01, 0, 0], 4097),
+        (&[0, 0x27, 0, 0], from().port()),
+        (&[], from().port()),
+    ] {
+        let Some(Reaction::Answer { to: told, bytes, .. }) = respond(&binding(value), from(), &ALONE) else {
+            panic!("{value:?}")
+        };
+        assert_eq!(told, to, "{value:?}");
+        assert_eq!(Answer::read(&bytes).unwrap().mapped, from());
+    }
+}
+
+#[test]
+fn an_errand_is_read_and_answered_in_the_words_of_its_client() {
+    for (asked, flags, port) in [
+        (Port::Main, 4, Port::Main),
+        (Port::Main, 6, Port::Alternate),
+        (Port::Alternate, 4, Port::Alternate),
+        (Port::Alternate, 6, Port::Main),
+    ] {
+        assert_eq!(Errand::read(&change(flags), asked), Some(Errand { from: port, ..Errand::plain(ID) }));
+    }
+    assert_eq!(Errand::read(&change(2), Port::Main), None, "we can do that ourselves");
+    assert_eq!(Errand::read(&binding(&[]), Port::Main), None);
+    let mut classic = change(6);
+    classic[4..8].copy_from_slice(&[1, 2, 3, 4]);
+    let errand = Errand::read(&classic, Port::Main).unwrap();
+    assert_eq!(errand, Errand { transaction: ID, classic: Some([1, 2, 3, 4]), from: Port::Alternate });
+    assert_eq!(respond(&classic, from(), &whole()), Some(Reaction::Elsewhere(errand)));
+    let told = errand.answer(from());
+    assert_eq!(told[4..20], classic[4..20], "what a client of RFC 3489 takes for its transaction");
+    // MAPPED-ADDRESS of RFC 3489, section 11.2.1.
+    assert_eq!(told[20..], [0, 1, 0, 8, 0, 1, 0x80, 0x55, 192, 0, 2, 1]);
+    assert_eq!(Errand::plain(ID).answer(from()), answer(ID, from()));
 }

@@ -13,7 +13,7 @@ use crate::document::{Candidate, Contact, Credential, Signed, Whereabouts};
 use crate::guess::{Ports, Window};
 use crate::id::{NodeId, Subject};
 use crate::locator::Channel;
-use crate::stun::Transaction;
+use crate::stun::{Errand, Transaction};
 
 /// UDP port of control messages, source and destination, at the key-derived addresses.
 pub const PORT: u16 = 51860;
@@ -144,8 +144,8 @@ pub enum Message {
     },
     /// Between super peers: "Send a STUN answer there."
     ReflectFor {
-        /// The answer's.
-        transaction: Transaction,
+        /// Which.
+        errand: Errand,
         /// A member's mapping.
         to: SocketAddr,
     },

@@ -1,6 +1,6 @@
 //! Stock STUN clients get answers from a super peer, and those of two addresses where it has two.
 
-use frejus_netns::scene::{FOUNDER, founder};
+use frejus_netns::scene::{FOUNDER, founder, invited, three_super_peers};
 use frejus_netns::{Daemon, Host, Lab, NatClass, ability};
 
 /// Default port of a node.
@@ -108,4 +108,42 @@ fn an_answer_comes_from_the_address_that_was_asked() {
         let (_, from) = socket.recv_from(&mut [0; 200]).expect("S answers");
         assert_eq!(from.to_string(), format!("{address}:{port}"));
     }
+}
+
+/// Three super peers at one address each, and a member behind `nat`: from there stock clients get answers from a second.
+fn a_member(nat: NatClass) -> Option<(Lab, [Daemon; 3], Daemon, Host)> {
+    let test = "stun_member";
+    let programs = ["stun", "turnutils_natdiscovery", "turnutils_stunclient"];
+    if !programs.iter().all(|program| ability::program(test, program)) {
+        return None;
+    }
+    let mut lab = Lab::new(test)?;
+    let servers = three_super_peers(&mut lab);
+    let host = if nat == NatClass::Open { lab.public("a", "203.0.113.77") } else { lab.home("a", nat) };
+    let a = Daemon::join(&host, &invited(&servers[0], "peer"));
+    a.wait_ready();
+    Some((lab, servers, a, host))
+}
+
+#[test]
+fn a_member_is_answered_from_the_other_address_that_it_was_told_of() {
+    for (nat, word) in [
+        (NatClass::Open, "Open"),
+        (NatClass::FullCone, "Independent Mapping, Independent Filter"),
+        (NatClass::PortRestricted, "Independent Mapping, Port Dependent Filter"),
+    ] {
+        let Some((_lab, _servers, _a, host)) = a_member(nat) else { return };
+        let said = host.run(&["stun", &format!("{FOUNDER}:{PORT}")]);
+        assert!(
+            format!("{}{}", said.stdout, said.stderr).contains(&format!("Primary: {word}")),
+            "{nat:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn coturns_client_comes_to_its_end() {
+    let Some((_lab, _servers, _a, host)) = a_member(NatClass::Open) else { return };
+    let said = host.run(&["timeout", "20", "turnutils_stunclient", "-p", &PORT.to_string(), FOUNDER]);
+    assert!(said.code == 0, "it waits for ever: {said}");
 }

@@ -8,6 +8,7 @@ use frejus_overlay::document::{Candidate, CandidateKind, NatClass};
 use frejus_overlay::guess::{Ports, Window};
 use frejus_overlay::locator::Channel;
 use frejus_overlay::packet::udp6::Udp6;
+use frejus_overlay::stun::Errand;
 use frejus_overlay::tunnel::OVERHEAD;
 use frejus_overlay::verdict::Drop;
 use frejus_overlay::wire;
@@ -288,7 +289,7 @@ fn chatter(round: u32, to: SocketAddr) -> Vec<Message> {
         Message::GuessOffer { ip: to.ip() },
         Message::Load { nodes: round as u16, mbits: 0 },
         Message::Reflect { transaction, to, avoid: Vec::new() },
-        Message::ReflectFor { transaction, to },
+        Message::ReflectFor { errand: Errand::plain(transaction), to },
         Message::SuperPeers,
         Message::Sight { channel: Channel(token) },
         Message::Lookup { id: round, subject: frejus_overlay::id::Subject::Name(format!("n{round}")) },

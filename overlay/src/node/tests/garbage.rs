@@ -8,6 +8,7 @@ use crate::document::{Candidate, CandidateKind};
 use crate::guess::{Ports, Window};
 use crate::limits::{DOORS, LOOKUPS, PEERS};
 use crate::locator::Channel;
+use crate::stun::Errand;
 use crate::wire::control::{Reflected, Refusal};
 
 struct Dice(ChaCha20Rng);
@@ -84,7 +85,7 @@ impl Dice {
                 let avoid = (0..self.below(9)).map(|n| node(n as u8)).collect();
                 Message::Reflect { transaction: [1; 12], to: address(who), avoid }
             }
-            24 => Message::ReflectFor { transaction: [1; 12], to: address(who) },
+            24 => Message::ReflectFor { errand: Errand::plain([1; 12]), to: address(who) },
             27 => Message::Echo { token: self.0.next_u64() },
             28 => Message::EchoReply { token: self.0.next_u64() },
             26 => Message::Examine { id: self.below(9) },
