@@ -16,7 +16,7 @@ use crate::forward::{Slot, SlotCounters, SlotId};
 use crate::guess::Guess;
 use crate::id::{NetworkId, NodeId, TunnelKey};
 use crate::limits::{ACTIVE, FORGET, FORGET_STRANGER, TICK_ACTIVE, TICK_IDLE, WARM};
-use crate::locator::{Channel, Endpoint, Locator};
+use crate::locator::{Channel, Endpoint, Locator, Via};
 use crate::move_back::MoveBack;
 use crate::node::RequestId;
 use crate::path_mtu::Mtu;
@@ -207,7 +207,8 @@ impl Peer {
 
     /// Whether the path in use is straight, and there is no reason to look for another.
     pub(crate) fn is_well_connected(&self, now: Instant) -> bool {
-        let is_direct = self.path().is_some_and(|path| path.is_direct());
+        let by_stream = |path: Locator| matches!(path.endpoint().via, Via::Stream(_));
+        let is_direct = self.path().is_some_and(|path| path.is_direct() && !by_stream(path));
         is_direct && self.paths.also(now).is_none() && self.paths.on_own_socket(now).is_none()
     }
 

@@ -41,7 +41,7 @@ const CHANGE_ADDRESS: u32 = 4;
 const CHANGE_PORT: u32 = 2;
 
 /// Ports below are services' (RFC 6335, section 6).
-const FIRST_CLIENT: u16 = 1024;
+pub(crate) const FIRST_CLIENT: u16 = 1024;
 
 /// Unknown attributes that an error names; more are a joke, and would make the answer longer than the question.
 const MAX_NAMED: usize = 4;
@@ -141,13 +141,15 @@ pub struct Errand {
     pub classic: Option<[u8; 4]>,
     /// From which port.
     pub from: Port,
+    /// To which port of the client, if not to the one that it asked from.
+    pub wanted: Option<u16>,
 }
 
 impl Errand {
     /// From the main port, to a client of our time.
     #[must_use]
     pub const fn plain(transaction: Transaction) -> Self {
-        Self { transaction, classic: None, from: Port::Main }
+        Self { transaction, classic: None, from: Port::Main, wanted: None }
     }
 
     /// What it says to a client that is seen at `mapped`: nothing else.
@@ -175,6 +177,7 @@ impl Errand {
             transaction: *request.transaction_id().as_bytes(),
             classic: cookie.filter(|cookie| *cookie != COOKIE),
             from: if change & CHANGE_PORT == 0 { asked } else { asked.other() },
+            wanted: response_port(request),
         }
     }
 }

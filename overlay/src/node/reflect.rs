@@ -14,7 +14,7 @@ use crate::id::NodeId;
 use crate::limits::MEMBERS;
 use crate::locator::{DoorId, Endpoint, Locator, Via, is_public};
 use crate::nat::discovery::Reflector;
-use crate::stun::{Errand, Port, Transaction};
+use crate::stun::{self, Errand, Port, Transaction};
 use crate::timing::Instant;
 use crate::verdict::Drop;
 use crate::wire::control::{Message, Reflected};
@@ -165,6 +165,10 @@ impl Node {
         if !self.reflections.admit(from, FOR_SUPER_PEER, now) {
             return self.drop(Drop::RateLimited);
         }
+        // A service's port is not the client's.
+        if errand.wanted.is_some_and(|port| port < stun::FIRST_CLIENT) {
+            return self.drop(Drop::BadMessage);
+        }
         let by = match errand.from {
             Port::Main => Endpoint::main(to),
             // From the other port it would tell the client that its NAT lets strangers in.
@@ -176,8 +180,9 @@ impl Node {
         self.send(from, &Message::Reflected { transaction, reflected: Reflected::ByStranger });
     }
 
-    fn reflect(&mut self, to: Endpoint, errand: &Errand) {
-        self.transmit(Locator::Direct(to), &errand.answer(to.at));
+    fn reflect(&mut self, seen: Endpoint, errand: &Errand) {
+        let at = SocketAddr::new(seen.at.ip(), errand.wanted.unwrap_or(seen.at.port()));
+        self.transmit(Locator::Direct(Endpoint { at, ..seen }), &errand.answer(seen.at));
     }
 
     /// What became of a reflection: ours, or a member's.

@@ -291,6 +291,17 @@ impl Node {
             let method = self.method(node, Locator::Direct(at));
             self.try_at(node, at, method);
         }
+        self.punch_beside_stream(node);
+    }
+
+    /// UDP to a node behind a NAT passes only if both send at once.
+    fn punch_beside_stream(&mut self, node: NodeId) {
+        let now = self.now.instant;
+        let Some(peer) = self.peer(node).filter(|peer| !peer.is_super_peer() && uses_stream(peer)) else {
+            return;
+        };
+        peer.punch.join(now);
+        self.tell_candidates(node, true);
     }
 
     /// A peer's traffic goes another way from here on.

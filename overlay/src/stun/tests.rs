@@ -273,11 +273,13 @@ fn an_errand_is_read_and_answered_in_the_words_of_its_client() {
     let mut classic = change(6);
     classic[4..8].copy_from_slice(&[1, 2, 3, 4]);
     let errand = Errand::read(&classic, Port::Main).unwrap();
-    assert_eq!(errand, Errand { transaction: ID, classic: Some([1, 2, 3, 4]), from: Port::Alternate });
+    assert_eq!(errand, Errand { classic: Some([1, 2, 3, 4]), from: Port::Alternate, ..Errand::plain(ID) });
     assert_eq!(respond(&classic, from(), &whole()), Some(Reaction::Elsewhere(errand)));
     let told = errand.answer(from());
     assert_eq!(told[4..20], classic[4..20], "what a client of RFC 3489 takes for its transaction");
     // MAPPED-ADDRESS of RFC 3489, section 11.2.1.
     assert_eq!(told[20..], [0, 1, 0, 8, 0, 1, 0x80, 0x55, 192, 0, 2, 1]);
     assert_eq!(Errand::plain(ID).answer(from()), answer(ID, from()));
+    let elsewhere = binding(&[0, 3, 0, 4, 0, 0, 0, 4, 0, 0x27, 0, 4, 0x10, 0x01, 0, 0]);
+    assert_eq!(Errand::read(&elsewhere, Port::Main).unwrap().wanted, Some(4097));
 }
