@@ -100,7 +100,10 @@ const ONE_ROUTER: &str = "switch client isolation off there, or hairpinning (NAT
 const ONE_CARRIER: &str =
     "if each has a router of its own behind a carrier's, switch on UPnP, NAT-PMP or PCP on both of them";
 const SHUT: &str = "let that router drop what nobody inside has asked for, instead of taking it for itself: a firewall on its outer side";
-const WAIT: &str = "keep traffic flowing and look again: frejus ping PEER --until-direct";
+
+fn wait_for(peer: &str) -> String {
+    format!("keep traffic flowing and look again: frejus ping {peer} --until-direct")
+}
 
 /// The diagnosis of `here` and `there`, which are called so; `there` is unknown while it does not answer.
 #[must_use]
@@ -176,7 +179,7 @@ fn relayed((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
             "UDP does not pass at {}, and no TCP connection of {a} and {b} stands, so that everything goes by TCP to a super peer",
             blocked.join(" and ")
         );
-        return says(why, &["let UDP out there, in the firewall or at the provider", OPEN_TCP, WAIT]);
+        return says(why, &["let UDP out there, in the firewall or at the provider", OPEN_TCP, &wait_for(b)]);
     }
     let ips = |side: &Side| side.external.iter().map(SocketAddr::ip).collect::<BTreeSet<_>>();
     if !ips(here).is_disjoint(&ips(there)) {
@@ -199,7 +202,7 @@ fn relayed((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
                 "the router of {} gives every destination a random port: a direct path must be guessed, which takes up to 20 s of traffic",
                 if here.is_symmetric() { a } else { b }
             ),
-            &[WAIT, OPEN_A_PORT],
+            &[&wait_for(b), OPEN_A_PORT],
         ),
         (Ports::Unknown, _) | (_, Ports::Unknown) => says(
             format!(
@@ -230,10 +233,10 @@ fn lost((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
         );
         return says(why, &[SHUT, OPEN_A_PORT]);
     }
-    let filter = "see that no firewall between them drops UDP, and that both routers are not rebooting";
+    let filter = "see that no firewall between them drops UDP";
     match (arrived(here, there), arrived(there, here)) {
         ((0, _), (0, _)) => {
-            says(format!("{a} and {b} have not tried yet: they do so while traffic flows"), &[WAIT])
+            says(format!("{a} and {b} have not tried yet: they do so while traffic flows"), &[&wait_for(b)])
         }
         ((sent, 0), (_, 0)) => says(
             format!("none of the probes arrived: {sent} of {a}, {} of {b}", there.sent()),
@@ -253,7 +256,7 @@ fn lost((a, here): (&str, &Side), (b, there): (&str, &Side)) -> Diagnosis {
         ),
         _ => says(
             format!("probes arrive at both, and the direct path of {a} and {b} is about to be used"),
-            &[WAIT],
+            &[&wait_for(b)],
         ),
     }
 }
@@ -284,6 +287,9 @@ mod tests {
         let told = diagnose(Found::Relay, ("a", &a), ("b", Some(&b)));
         assert_eq!(told.why, "the router of b gives every destination a random port, and so does that of a");
         assert!(told.mend[0].contains("UDP 51860"));
+        let cone = side(NatClass::PortRestricted, Ports::Kept, 3);
+        let told = diagnose(Found::Relay, ("a", &a), ("b", Some(&cone)));
+        assert!(told.mend[0].ends_with("frejus ping b --until-direct"), "{told:?}");
     }
 
     #[test]
