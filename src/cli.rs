@@ -66,6 +66,10 @@ fn wrong_usage(rendered: &str) -> Failure {
         usage.and_then(|usage| usage.split(' ').next()).filter(|word| word.starts_with(char::is_alphabetic));
     let help =
         verb.map_or_else(|| "see frejus --help".to_owned(), |verb| format!("see frejus {verb} --help"));
+    // What our own words say to do is enough.
+    if let Some((what, said)) = what.rsplit_once(": say ") {
+        return Failure::usage(what, format!("say {said}"));
+    }
     Failure::usage(what, tip.map_or(help, str::to_owned))
 }
 
@@ -131,6 +135,16 @@ mod tests {
             (
                 "up --listen 51860",
                 "invalid value '51860' for '--listen <ADDR:PORT>': invalid socket address syntax: see frejus --help",
+            ),
+            (
+                "up --tun a:b",
+                "invalid value 'a:b' for '--tun <NAME>': `a:b` is not a device name: 1 to 15 characters, no blank, slash \
+                 or colon among them: see frejus --help",
+            ),
+            (
+                "lab nat a nope",
+                "invalid value 'nope' for '<CLASS>': there is no NAT class `nope`: say one of open, firewalled, full-cone, \
+                 address-restricted, port-restricted, symmetric-sequential, symmetric-random",
             ),
             (
                 "up --create a --join b",

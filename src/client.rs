@@ -22,8 +22,10 @@ use crate::report::doctor::Doctor;
 use crate::report::netcheck::Netcheck;
 use crate::report::{Peers, PingReply, Resolve, Status};
 
-/// Longer than the server gives the control plane for its slowest answer.
+/// Longer than the server gives the control plane for its slowest answer: a look-up, or the mint of a code.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// The same for what the control plane knows by heart.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 /// An answer of 16 MiB holds 30,000 peers at half a KiB each.
 const LONGEST_ANSWER: usize = 16 << 20;
 
@@ -52,7 +54,15 @@ impl Client {
     /// # Errors
     /// The node's own, or that it does not answer.
     pub fn status(&self) -> Result<Status, Failure> {
-        self.ask(Method::GET, "/v1/status", None::<()>, PATIENCE)
+        self.status_within(SHORT_PATIENCE)
+    }
+
+    /// The same, for somebody who is in a hurry.
+    ///
+    /// # Errors
+    /// The node's own, or that it does not answer within `limit`.
+    pub fn status_within(&self, limit: Duration) -> Result<Status, Failure> {
+        self.ask(Method::GET, "/v1/status", None::<()>, limit.min(SHORT_PATIENCE))
     }
 
     /// Every peer with a tunnel.
@@ -60,7 +70,7 @@ impl Client {
     /// # Errors
     /// The node's own, or that it does not answer.
     pub fn peers(&self) -> Result<Peers, Failure> {
-        self.ask(Method::GET, "/v1/peers", None::<()>, PATIENCE)
+        self.ask(Method::GET, "/v1/peers", None::<()>, SHORT_PATIENCE)
     }
 
     /// What the node finds out about its own connection.
@@ -68,7 +78,7 @@ impl Client {
     /// # Errors
     /// The node's own, or that it does not answer.
     pub fn netcheck(&self) -> Result<Netcheck, Failure> {
-        self.ask(Method::GET, "/v1/netcheck", None::<()>, PATIENCE)
+        self.ask(Method::GET, "/v1/netcheck", None::<()>, SHORT_PATIENCE)
     }
 
     /// Both sides of the path to a peer.
@@ -88,7 +98,7 @@ impl Client {
         let timeout = timeout.min(LONGEST_PING);
         let timeout_ms = u64::try_from(timeout.as_millis()).expect("a minute at most");
         let request = PingRequest { peer: peer.to_owned(), timeout_ms };
-        self.ask(Method::POST, "/v1/ping", Some(request), timeout + PATIENCE)
+        self.ask(Method::POST, "/v1/ping", Some(request), timeout + SHORT_PATIENCE)
     }
 
     /// Both look-ups.
@@ -114,7 +124,7 @@ impl Client {
     /// # Errors
     /// The node's own, or that it does not answer.
     pub fn down(&self) -> Result<(), Failure> {
-        self.ask(Method::POST, "/v1/down", None::<()>, PATIENCE).map(|Done { .. }| ())
+        self.ask(Method::POST, "/v1/down", None::<()>, SHORT_PATIENCE).map(|Done { .. }| ())
     }
 
     /// The process that listens at the socket; none if it lives where this process can't see it.
@@ -146,16 +156,19 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .expect("a constant path and constant headers");
-        self.runtime.block_on(async {
-            match tokio::time::timeout(limit, self.exchange(request)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Failure::new(
-                    ExitCode::TimedOut,
-                    format!("the node at {} does not answer", self.socket.display()),
-                    "look at its log, or end its process",
-                )),
-            }
-        })
+        let answer =
+            self.runtime.block_on(async { tokio::time::timeout(limit, self.exchange(request)).await });
+        answer.unwrap_or_else(|_| Err(self.stuck()))
+    }
+
+    /// A node that has stopped, or hangs: its process is all that can be got hold of.
+    fn stuck(&self) -> Failure {
+        let mend = match self.pid() {
+            Ok(Some(pid)) => format!("look at its log; kill -9 {pid}; frejus down"),
+            Ok(None) | Err(_) => "look at its log, and end its process".to_owned(),
+        };
+        let what = format!("the node at {} does not answer", self.socket.display());
+        Failure::new(ExitCode::TimedOut, what, mend)
     }
 
     async fn connect(&self) -> Result<UnixStream, Failure> {

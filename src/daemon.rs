@@ -57,6 +57,7 @@ pub fn create(options: &CreateOptions) -> Result<Created, Failure> {
         }
         return Ok(Created { network_id: saved.network.id.to_string(), fresh: false });
     }
+    parts::check_listen(&options.listen)?;
     let name = options.name.clone().or_else(host_label);
     let wishes = Wishes {
         network: &options.network,
@@ -69,7 +70,8 @@ pub fn create(options: &CreateOptions) -> Result<Created, Failure> {
     Ok(Created { network_id: founded.network.id.to_string(), fresh: true })
 }
 
-/// Enrols this node with a code; `progress` gets one line a change.
+/// Enrols this node with a code; `progress` gets one line a change. A member of that network stays who it is, and the code
+/// is left for somebody else.
 ///
 /// # Errors
 /// Whatever keeps the node out; see [`joining::join`].
@@ -79,7 +81,7 @@ pub fn join(options: &JoinOptions, progress: &mut dyn FnMut(&str)) -> Result<Joi
     let state = StateDir::create(&path)?;
     let clock = Clock::start();
     let known = state.network()?.is_some_and(|network| network.id == code.network);
-    if options.if_enrolled == IfEnrolled::Keep && known {
+    if known {
         let saved = state.load()?;
         if saved.credential.verify(&saved.network, clock.now().unix).is_err() {
             progress("the passport is not valid any more: enrolling again");

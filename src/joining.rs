@@ -172,6 +172,9 @@ impl Doors {
             }
             let now = clock().instant;
             currents.handle_timeout(now);
+            if let Some((what, mend)) = currents.refusal(now) {
+                return Err(Failure::new(ExitCode::Unreachable, what, mend));
+            }
             let due = enrolment.poll_timeout().unwrap_or(now);
             let due = currents.poll_timeout().map_or(due, |at| due.min(at));
             self.wait(currents, due.since(now))?;

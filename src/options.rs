@@ -45,7 +45,7 @@ impl fmt::Debug for Code {
 pub enum IfEnrolled {
     /// Refuse: a conflict.
     Refuse,
-    /// Keep it as it is, provided it is of the same network: `up --create` and `up --join` can be repeated.
+    /// Keep it as it is, provided it is of the same network: `up --create` can be repeated.
     Keep,
 }
 
@@ -62,6 +62,8 @@ pub struct CreateOptions {
     pub name: Option<String>,
     /// How long the passports issued by this node live.
     pub passport_life: Duration,
+    /// Where the node is going to listen: nothing is made unless it could; empty: that is not known.
+    pub listen: Vec<SocketAddr>,
     /// What to do where a network is in `state` already.
     pub if_enrolled: IfEnrolled,
 }
@@ -85,8 +87,6 @@ pub struct JoinOptions {
     pub state: Option<PathBuf>,
     /// The name to ask for, a label that must be free; none: [`host_label`], which the login server may number.
     pub name: Option<String>,
-    /// What to do where this node is enrolled already.
-    pub if_enrolled: IfEnrolled,
     /// The HTTP proxy to ask through where nothing else gets through.
     pub proxy: Option<Proxy>,
 }
@@ -255,6 +255,17 @@ pub fn life(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long to wait: a [`duration`] longer than none.
+///
+/// # Errors
+/// Says what is wrong with the text.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!("`{text}` is no time to wait for anything")),
+        time => Ok(time),
+    }
+}
+
 /// A label: the name of a network or a node. RFC 1035, section 2.3.1, in lower case; a digit may come first
 /// (RFC 1123, section 2.1).
 ///
@@ -281,7 +292,7 @@ pub fn device(text: &str) -> Result<String, String> {
     if fits && (1..=15).contains(&text.len()) && text != "." && text != ".." {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{text}` is not a device name: 1 to 15 characters without blank, / or :"))
+        Err(format!("`{text}` is not a device name: 1 to 15 characters, no blank, slash or colon among them"))
     }
 }
 
@@ -327,6 +338,8 @@ mod tests {
         for text in ["", "s", "30", "30 s", "-1s", "1.5h", "30sec", "99999999999999999999s", "9999999999d"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert!(patience("0s").is_err() && patience("0ms").is_err());
+        assert_eq!(patience("1ms"), Ok(Duration::from_millis(1)));
         assert!(life("999ms").is_err());
         assert_eq!(life("1s"), Ok(Duration::from_secs(1)));
     }
@@ -355,13 +368,7 @@ mod tests {
 
     #[test]
     fn a_code_is_not_shown_by_accident() {
-        let options = JoinOptions {
-            code: Code::new("hush"),
-            state: None,
-            name: None,
-            if_enrolled: IfEnrolled::Refuse,
-            proxy: None,
-        };
+        let options = JoinOptions { code: Code::new("hush"), state: None, name: None, proxy: None };
         assert!(!format!("{options:?}").contains("hush"));
     }
 

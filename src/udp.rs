@@ -85,6 +85,12 @@ pub enum BindError {
         /// Where.
         at: SocketAddr,
     },
+    /// The address is another machine's.
+    #[error("{at} is no address of this machine: give one of `ip address` with --listen")]
+    NotHere {
+        /// Where.
+        at: SocketAddr,
+    },
     /// Neither family is there.
     #[error("no UDP socket: give an address of this host with --listen, and check `ip address`")]
     NoAddress,
@@ -387,6 +393,7 @@ fn bind_error((at, source): (SocketAddr, io::Error)) -> BindError {
     match source.kind() {
         io::ErrorKind::AddrInUse => BindError::Taken { at },
         io::ErrorKind::PermissionDenied => BindError::NotPermitted { at },
+        io::ErrorKind::AddrNotAvailable => BindError::NotHere { at },
         _ => BindError::Failed { at, source },
     }
 }

@@ -151,6 +151,8 @@ fn wrong_usage_is_two() {
         &["dance"][..],
         &["ping"],
         &["ping", "b", "-c", "0"],
+        &["ping", "b", "--timeout", "0s"],
+        &["help", "dance"],
         &["wait", "--direct"],
         &["wait", "--timeout", "30"],
         &["up", "--create", "a", "--join", "b"],
@@ -376,4 +378,87 @@ fn a_node_that_hangs_is_not_waited_for_for_ever() {
     });
     let failure = client.ping("b", Duration::ZERO).unwrap_err();
     assert_eq!(failure.code, ExitCode::TimedOut, "{failure}");
+}
+
+#[test]
+fn help_is_a_verb_too() {
+    let all = frejus(&["help"]);
+    assert!(all.status.success() && text(&all.stdout).contains("Usage: frejus"), "{all:?}");
+    for verb in ["up", "ping", "lab"] {
+        let (word, flag) = (frejus(&["help", verb]), frejus(&[verb, "--help"]));
+        assert!(
+            word.status.success() && text(&word.stdout).contains(&format!("Usage: frejus {verb}")),
+            "{word:?}"
+        );
+        assert_eq!(text(&word.stdout), text(&flag.stdout));
+    }
+}
+
+/// A socket at which somebody listens and nobody ever answers: a process that was stopped.
+#[test]
+fn a_stopped_node_is_named_with_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let _stopped = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let verbs = ["status", "peers", "netcheck", "down"].map(|verb| {
+        let socket = socket.clone();
+        std::thread::spawn(move || (verb, std::time::Instant::now(), with_socket(&socket, verb)))
+    });
+    for thread in verbs {
+        let (verb, began, output) = thread.join().unwrap();
+        let error = fails(&output, 9);
+        assert!(error.contains(&format!("kill -9 {}; frejus down", std::process::id())), "{verb}: {error}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{verb}: {:?}", began.elapsed());
+    }
+    let began = std::time::Instant::now();
+    fails(&with_socket(&socket, "wait --timeout 300ms"), 9);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[test]
+fn nothing_is_founded_where_the_node_could_not_listen() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("s");
+    let create = |listen: &str| {
+        frejus(&["up", "--create", "mymed", "--listen", listen, "--state", state.to_str().unwrap()])
+    };
+    let error = fails(&create("192.0.2.77:51860"), 1);
+    assert!(
+        error.contains("192.0.2.77:51860 is no address of this machine: give one of `ip address`"),
+        "{error}"
+    );
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let error = fails(&create(&taken.local_addr().unwrap().to_string()), 11);
+    assert!(error.contains("is taken"), "{error}");
+    assert!(!state.join("genesis").exists() && !state.join("passport").exists());
+}
+
+#[test]
+fn a_member_joins_again_without_a_code_being_used() {
+    use frejus::state::StateDir;
+    use frejus_overlay::code::{Code as JoinCode, Door};
+    use frejus_overlay::id::TunnelKey;
+    use frejus_overlay::timing::UnixTime;
+
+    let dir = tempfile::tempdir().unwrap();
+    let (state, other) = (dir.path().join("s"), dir.path().join("t"));
+    for (state, network) in [(&state, "mymed"), (&other, "elsewhere")] {
+        let made = frejus(&["create", network, "--name", "a", "--state", state.to_str().unwrap()]);
+        assert!(made.status.success(), "{made:?}");
+    }
+    let saved = StateDir::open(&state).unwrap().load().unwrap();
+    // Nobody is at its door: whoever asked there would fail.
+    let code = JoinCode {
+        network: saved.network.id,
+        network_name: "mymed".into(),
+        secret: [1; 16],
+        doors: vec![Door { tunnel_key: TunnelKey([1; 32]), addresses: vec!["127.0.0.1:9".parse().unwrap()] }],
+        expires: UnixTime(u64::MAX / 2),
+    };
+    let join = |state: &Path| frejus(&["join", &code.reveal(), "--state", state.to_str().unwrap()]);
+    let again = join(&state);
+    assert!(again.status.success(), "{again:?}");
+    assert!(text(&again.stdout).starts_with("a 10."), "{again:?}");
+    let error = fails(&join(&other), 11);
+    assert!(error.contains("holds a node of the network elsewhere"), "{error}");
 }

@@ -391,8 +391,11 @@ impl Lab {
             None => name,
         };
         self.routers.iter().position(|router| router.host.name == wanted).ok_or_else(|| {
-            let names: Vec<_> = self.routers.iter().map(|router| router.host.name.as_str()).collect();
-            let mend = format!("say a host, or one of {}", names.join(", "));
+            let hosts =
+                self.members.iter().filter(|member| member.behind().is_some()).map(|member| &member.host);
+            let hosts = hosts.chain(self.routers.iter().map(|router| &router.host));
+            let names: Vec<_> = hosts.map(|host| host.name.as_str()).collect();
+            let mend = format!("say one of {}", names.join(", "));
             Trouble::usage(format!("there is no host or NAT `{name}`"), mend)
         })
     }

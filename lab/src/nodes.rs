@@ -3,6 +3,7 @@
 //! Knows the binary by its verbs and exit codes, as any script does. No code is in a process's arguments, and the
 //! file that holds one is gone once it is used.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -122,6 +123,7 @@ impl<'a> Starter<'a> {
         if output.code == 0 {
             return Ok(output.stdout);
         }
+        self.note(argv[0], &output.stderr)?;
         let line = output.stderr.lines().rev().find_map(|line| line.strip_prefix("frejus: "));
         let said = line.unwrap_or_else(|| output.stderr.lines().last().unwrap_or("no word"));
         let what = format!("frejus {} on {}: exit {}, {said}", argv[0], self.plan.host, output.code);
@@ -149,6 +151,17 @@ impl<'a> Starter<'a> {
 
     fn ready(&self) -> Result<()> {
         self.verb(&["wait", "--timeout", READY]).map(drop)
+    }
+
+    /// What a verb said that failed stands in the log too: there may be no other word of this node.
+    fn note(&self, verb: &str, said: &str) -> Result<()> {
+        let log = self.log();
+        let write = || {
+            std::fs::create_dir_all(log.parent().unwrap_or(&log))?;
+            let mut log = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+            write!(log, "frejus {verb} failed:\n{said}")
+        };
+        write().map_err(|error| Trouble::file(&log, error))
     }
 
     fn log(&self) -> PathBuf {

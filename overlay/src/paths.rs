@@ -66,6 +66,10 @@ const ALPHA: f64 = 0.125;
 /// Weight of a round trip that is shorter than the smoothed one.
 const ALPHA_SHORTER: f64 = 0.5;
 
+/// The first probe is on its way while both ends are busy with the handshake, and so its answer tells more of the machines
+/// than of the line: a path in use is asked a second time soon.
+const FIRST_ANSWERS: u8 = 2;
+
 /// A way to the peer that answered at least once.
 #[derive(Debug)]
 pub struct Path {
@@ -76,6 +80,8 @@ pub struct Path {
     /// In use since.
     pub since: Instant,
     rtt: Option<Duration>,
+    /// Probes that were answered, as far as that matters: see [`FIRST_ANSWERS`].
+    answers: u8,
     loss: f64,
     outstanding: VecDeque<(u64, Instant)>,
     /// When the oldest probe was sent that no later answer made up for.
@@ -100,6 +106,7 @@ impl Path {
             method,
             since: now,
             rtt: None,
+            answers: 0,
             loss: 0.0,
             outstanding: VecDeque::new(),
             unanswered: None,
@@ -217,7 +224,12 @@ impl Path {
         let rtt = now.since(sent);
         // A shorter one is believed sooner: what holds a probe up is a busy machine more often than a longer way, and one
         // such measurement must not put off the death of the path.
-        let weight = if self.rtt.is_some_and(|old| rtt < old) { ALPHA_SHORTER } else { ALPHA };
+        self.answers = self.answers.saturating_add(1);
+        let weight = match self.rtt {
+            Some(old) if rtt < old && self.answers <= FIRST_ANSWERS => 1.0,
+            Some(old) if rtt < old => ALPHA_SHORTER,
+            Some(_) | None => ALPHA,
+        };
         self.rtt = Some(self.rtt.map_or(rtt, |old| old.mul_f64(1.0 - weight) + rtt.mul_f64(weight)));
         self.last_ack = now;
         self.next_probe = now + PROBE_ACTIVE;
@@ -512,7 +524,8 @@ impl Paths {
     fn probe_at(path: &Path, selected: Option<Locator>, active: bool, keep: bool) -> Option<Instant> {
         let in_use = Some(path.locator) == selected;
         let is_asked = path.unanswered.is_some() || path.is_wanted || path.distrusted.is_some();
-        if is_asked || active && in_use {
+        let is_new = (1..FIRST_ANSWERS).contains(&path.answers);
+        if is_asked || (active || is_new) && in_use {
             return Some(path.next_probe);
         }
         if active && !path.locator.is_direct() {

@@ -34,7 +34,7 @@ Then `frejus status` says who you are, and `frejus peers` whom you reach, and ho
 /// A virtual network with no server in the middle.
 #[derive(Debug, Parser)]
 #[command(name = "frejus", version, styles = STYLES, max_term_width = 100, after_help = START)]
-#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Arguments {
     /// Which node, and how much to say.
     #[command(flatten)]
@@ -241,7 +241,7 @@ pub struct Ping {
     #[arg(long)]
     pub require_direct: bool,
     /// How long to wait for each echo
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = options::duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = options::patience)]
     pub timeout: Duration,
     /// How to print.
     #[command(flatten)]

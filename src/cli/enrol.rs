@@ -36,14 +36,18 @@ pub(super) fn create(common: &Common, roots: &Roots, create: &Create) -> Result<
         prefix: create.prefix,
         name: create.name.clone().or(config.name),
         passport_life: create.passport_life,
+        listen: Vec::new(),
         if_enrolled: IfEnrolled::Refuse,
     })?;
     screen::print_line(created.network_id)
 }
 
 pub(super) fn join(common: &Common, roots: &Roots, join: &Join) -> Result<(), Failure> {
-    let options = join_options(common, roots, &join.code, join.name.clone(), IfEnrolled::Refuse)?;
+    let options = join_options(common, roots, &join.code, join.name.clone())?;
     let joined = daemon::join(&options, &mut |line| screen::say(line))?;
+    if !joined.fresh {
+        screen::hint(format_args!("already in {}: the code was not used", joined.network));
+    }
     screen::print_line(who(&joined))
 }
 
@@ -52,13 +56,12 @@ pub(super) fn join_options(
     roots: &Roots,
     code: &str,
     name: Option<String>,
-    if_enrolled: IfEnrolled,
 ) -> Result<JoinOptions, Failure> {
     let state =
         common.state.clone().or_else(|| common.network.as_ref().map(|network| roots.state_of(network)));
     let config = config(common, roots, common.network.as_deref())?;
     let proxy = proxy(&config)?;
-    Ok(JoinOptions { code: read_code(code)?, state, name: name.or(config.name), if_enrolled, proxy })
+    Ok(JoinOptions { code: read_code(code)?, state, name: name.or(config.name), proxy })
 }
 
 /// `b 10.93.4.7 fd12:3456:789a::7`: one line that `read name address4 address6` takes apart.

@@ -71,7 +71,10 @@ fn up(name: &str, verb: &LabUp) -> Result<(), Failure> {
     })?;
     let binary = match &verb.frejus {
         Some(path) => path.canonicalize().map_err(|error| {
-            Failure::usage(format!("--frejus {}: {error}", path.display()), "build it first")
+            Failure::usage(
+                format!("--frejus {}: {error}", path.display()),
+                "say where the program is, or leave --frejus out",
+            )
         })?,
         None => ours.clone(),
     };

@@ -37,7 +37,8 @@ pub(super) fn man(dir: &Path) -> Result<(), Failure> {
         }
     };
     fs::create_dir_all(dir).map_err(cannot)?;
-    generate_to(Arguments::command(), dir).map_err(cannot)?;
+    // A page for each verb, and none for the help about it.
+    generate_to(Arguments::command().disable_help_subcommand(true), dir).map_err(cannot)?;
     fs::write(dir.join("frejus.1"), front_page().map_err(cannot)?).map_err(cannot)
 }
 

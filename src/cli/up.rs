@@ -70,6 +70,7 @@ fn enrol(
             prefix: up.prefix,
             name: up.name.clone().or(config.name),
             passport_life: up.passport_life,
+            listen: if up.listen.is_empty() { config.listen } else { up.listen.clone() },
             if_enrolled: IfEnrolled::Keep,
         })?;
         if created.fresh {
@@ -78,7 +79,7 @@ fn enrol(
         return Ok((home, created.fresh));
     }
     if let Some(code) = &up.join {
-        let options = enrol::join_options(common, roots, code, up.name.clone(), IfEnrolled::Keep)?;
+        let options = enrol::join_options(common, roots, code, up.name.clone())?;
         let joined = daemon::join(&options, progress)?;
         let mut home = selection.home_of(roots, &joined.network);
         home.state = joined.state;
@@ -129,11 +130,7 @@ pub(super) fn first_code(socket: &Path) -> Result<Code, Failure> {
             Ok(status) if status.state != State::Starting => return client.invite(&InviteRequest::default()),
             Err(failure) if began.elapsed() >= FIRST_CODE => return Err(failure),
             _ if began.elapsed() >= FIRST_CODE => {
-                return Err(Failure::new(
-                    ExitCode::TimedOut,
-                    "the node is not up yet",
-                    "frejus invite, later",
-                ));
+                return Err(Failure::new(ExitCode::TimedOut, "the node is not up yet", "wait until it is"));
             }
             _ => std::thread::sleep(INTERVAL),
         }
@@ -150,7 +147,10 @@ pub(super) fn hand_out(code: Result<Code, Failure>) {
             );
         }
         Err(failure) => {
-            screen::say(format_args!("frejus: no code yet, {}: make one with frejus invite", failure.what));
+            screen::say(format_args!(
+                "frejus: no code yet, {}: {}; then frejus invite",
+                failure.what, failure.mend
+            ));
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::report::{PathKind, State};
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The longest that one echo is waited for, so that the next can take a better way.
 const ECHO: Duration = Duration::from_secs(2);
+/// What a node is given for its answer, however little time is left.
+const ANSWER: Duration = Duration::from_secs(1);
 
 pub(super) fn run(selection: &Selection, roots: &Roots, arguments: &Arguments) -> Result<(), Failure> {
     let goal = match &arguments.peer {
@@ -24,7 +26,7 @@ pub(super) fn run(selection: &Selection, roots: &Roots, arguments: &Arguments) -
         // The network's state may be made while we wait, so that the place is looked for each time.
         let client = Client::new(&selection.place(roots)?.socket)?;
         match &arguments.peer {
-            None => ready(&client),
+            None => ready(&client, left),
             Some(peer) => reached(&client, peer, arguments.direct, left),
         }
     })
@@ -33,8 +35,8 @@ pub(super) fn run(selection: &Selection, roots: &Roots, arguments: &Arguments) -
 /// Where it is not so yet: what there is.
 type Step = Result<Option<String>, Failure>;
 
-fn ready(client: &Client) -> Step {
-    let status = client.status()?;
+fn ready(client: &Client, left: Duration) -> Step {
+    let status = client.status_within(left.max(ANSWER))?;
     if status.state == State::Ready {
         return Ok(None);
     }

@@ -76,6 +76,10 @@ pub(crate) fn failure(failed: &Failed) -> Failure {
         Failed::NotLogin => {
             (ExitCode::NotPermitted, "run frejus invite on the founder or another login server")
         }
+        Failed::NoAddress => (
+            ExitCode::Other,
+            "connect this machine, or start it with --advertise ADDR:PORT, the address that the others see",
+        ),
         Failed::NameTaken(_) => (ExitCode::Conflict, "choose another --name"),
         Failed::AddressTaken(_) => (ExitCode::Conflict, "choose another --address"),
         Failed::Senseless(_) => (ExitCode::Usage, "see frejus help"),
@@ -167,7 +171,7 @@ fn super_peer(view: SuperPeerView) -> report::SuperPeer {
         name: view.name,
         id: view.id.to_string(),
         rtt_ms: view.rtt.filter(|_| view.home).map(ms),
-        transport: transport(view.carrier),
+        transport: view.is_reached.then(|| transport(view.carrier)),
         home: view.home,
     }
 }

@@ -245,6 +245,15 @@ fn check_passport(saved: &Saved, state: &StateDir, clock: &Clock) -> Result<(), 
     })
 }
 
+/// Whether a super peer could listen there.
+pub(super) fn check_listen(wanted: &[SocketAddr]) -> Result<(), Failure> {
+    let both = Wanted::of(wanted).both;
+    if both.is_empty() {
+        return Ok(());
+    }
+    Udp::bind(listen(&both, true)?).map(drop).map_err(bind_failure)
+}
+
 /// One number for both families. A super peer's is what others know; anybody else may take another.
 fn listen(wanted: &[SocketAddr], serves: bool) -> Result<Listen, Failure> {
     let port = wanted.first().map_or(DEFAULT_PORT, SocketAddr::port);
@@ -265,7 +274,7 @@ fn bind_failure(error: BindError) -> Failure {
     let code = match error {
         BindError::Taken { .. } => ExitCode::Conflict,
         BindError::NotPermitted { .. } => ExitCode::NotPermitted,
-        BindError::NoAddress | BindError::Failed { .. } => ExitCode::Other,
+        BindError::NotHere { .. } | BindError::NoAddress | BindError::Failed { .. } => ExitCode::Other,
     };
     split(code, &error.to_string(), "check --listen against the addresses of `ip address`")
 }

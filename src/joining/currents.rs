@@ -22,6 +22,8 @@ use crate::stream::{Inward, Outlets, Proxy, Run, Streams};
 const AFTER_UDP: Duration = Duration::from_millis(700);
 /// A door that did not open is dialled again after this long.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How long any other way has before a proxy that refuses is the reason: a few requests over UDP.
+const OTHER_WAYS: Duration = Duration::from_secs(4);
 /// Words from the streams that wait to be heard: a few doors, an answer each.
 const WORDS: usize = 64;
 
@@ -38,6 +40,7 @@ pub(super) struct Currents {
     outlets: Outlets,
     words: (Sender<Word>, Receiver<Word>),
     wake: Arc<EventFd>,
+    began: Instant,
 }
 
 /// What the streams say.
@@ -95,7 +98,14 @@ impl Currents {
             outlets: Outlets::default(),
             words: bounded(WORDS),
             wake: Arc::new(wake),
+            began: now,
         })
+    }
+
+    /// Why the proxy lets nobody through, once no other way has worked for a while.
+    pub(super) fn refusal(&self, now: Instant) -> Option<(String, String)> {
+        let alone = !self.open.contains(&true) && now.since(self.began) >= OTHER_WAYS;
+        self.proxy.as_ref().filter(|_| alone)?.refusal()
     }
 
     /// Ready to read when [`Self::hear`] has something.

@@ -217,6 +217,32 @@ fn a_silent_door_is_unreachable() {
 }
 
 #[test]
+fn a_proxy_that_does_not_know_us_is_named() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = proxy.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in proxy.incoming() {
+            use std::io::{Read, Write};
+            let mut client = client.unwrap();
+            assert!(client.read(&mut [0; 1024]).unwrap() > 0);
+            client.write_all(b"HTTP/1.1 407 Who?\r\n\r\n").unwrap();
+        }
+    });
+    let founder = Founder::open(1, u32::MAX);
+    let (code, state) = (founder.code(), founder.state("a"));
+    let tunnel = state.keys().unwrap().tunnel;
+    let mut crypto = Model(TunnelKey(PublicKey::from(&tunnel).to_bytes()));
+    let start = Wall::now();
+    let clock = || Now { instant: Instant::from_start(start.elapsed()), unix: NOW + start.elapsed() };
+    let proxy = Proxy::parse(&format!("http://eva:hush@{at}")).unwrap();
+    let bid = Bid { code: &code, name: None, from: &[], routes: &[], proxy: Some(proxy) };
+    let failure = join(&state, &bid, &mut crypto, &clock, &mut |_| {}).unwrap_err();
+    assert_eq!(failure.code, ExitCode::Unreachable);
+    assert!(failure.what.contains(&format!("the proxy {at} does not take this login")), "{failure}");
+    assert!(failure.mend.contains("FREJUS_PROXY") && !failure.to_string().contains("hush"), "{failure}");
+}
+
+#[test]
 fn a_wrong_clock_is_told() {
     let founder = Founder::open(1, 0);
     let day = Duration::from_secs(86_400);

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use frejus_overlay::wire::connect::{self, Answer, Credentials, LONGEST_ANSWER};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +21,8 @@ pub const ENVIRONMENT: &str = "FREJUS_PROXY";
 const VARIABLES: [&str; 5] = [ENVIRONMENT, "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 /// The port of a URL that names none (RFC 9110, section 4.2.1).
 const HTTP: u16 = 80;
+/// Proxy Authentication Required (RFC 9110, section 15.5.8).
+const LOGIN: u16 = 407;
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,11 +31,24 @@ pub struct Proxy {
     host: String,
     port: u16,
     credentials: Option<Credentials>,
+    refusal: Refusal,
 }
+
+/// The status with which it last refused a connection, 0 for none; clones share it. It is no part of who the proxy is.
+#[derive(Clone, Debug, Default)]
+struct Refusal(Arc<AtomicU16>);
+
+impl PartialEq for Refusal {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Refusal {}
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, credentials } = self;
+        let Self { host, port, credentials, refusal: _ } = self;
         f.debug_struct("Proxy")
             .field("host", host)
             .field("port", port)
@@ -81,7 +98,7 @@ impl Proxy {
             Some(known) => known,
             None => None,
         };
-        Ok(Self { host, port, credentials })
+        Ok(Self { host, port, credentials, refusal: Refusal::default() })
     }
 
     /// The same with a password that was kept elsewhere.
@@ -133,6 +150,7 @@ impl Proxy {
                     return Err(io::Error::other(format!("{self} is no HTTP proxy")));
                 }
                 Answer::Refused(status) => {
+                    self.refusal.0.store(status, Ordering::Relaxed);
                     return Err(io::Error::other(format!("the proxy {self} refuses with status {status}")));
                 }
                 Answer::Incomplete => {}
@@ -142,6 +160,24 @@ impl Proxy {
                 read => filled += read,
             }
         }
+    }
+
+    /// Why it last refused a connection, if it has: what happened, and what to do.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(String, String)> {
+        Some(match self.refusal.0.load(Ordering::Relaxed) {
+            0 => return None,
+            status @ LOGIN => (
+                format!("the proxy {self} does not take this login (status {status})"),
+                format!(
+                    "give http://USER:PASSWORD@HOST:PORT in {ENVIRONMENT}, or under [proxy] in the configuration"
+                ),
+            ),
+            status => (
+                format!("the proxy {self} refuses connections to the super peer (status {status})"),
+                "ask whoever runs it to allow CONNECT to port 443".to_owned(),
+            ),
+        })
     }
 
     async fn reach(&self) -> io::Result<TcpStream> {

@@ -17,6 +17,10 @@ const DEAD: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(20);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 const ASKED: u32 = 3;
+/// The narrowest link that anything may be behind (RFC 8200, section 5).
+const NARROWEST: u32 = 1280;
+/// A TCP header without options, after an IPv4 and an IPv6 one.
+const HEADERS: (u32, u32) = (20 + 20, 40 + 20);
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 128;
 
@@ -28,6 +32,8 @@ pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // What is accepted inherits it.
+    keep_segments_short(&SockRef::from(&socket), at)?;
     socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -44,9 +50,19 @@ pub(super) fn at_port(at: SocketAddr) -> io::Result<TcpSocket> {
 
 /// Connects to `to`.
 pub(super) async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(to).await?;
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    keep_segments_short(&SockRef::from(&socket), to)?;
+    let socket = socket.connect(to).await?;
     prepare(&socket)?;
     Ok(socket)
+}
+
+/// Where routers drop what is too long and say nothing, the first flight of TLS would never arrive. Linux looks for such
+/// paths only where the whole machine is told to (`net.ipv4.tcp_mtu_probing`), and then after seconds. So segments fit any
+/// path, in both directions, since the other end is told as well; they are up to 15 % more, which costs little as the
+/// kernel cuts and joins them.
+fn keep_segments_short(socket: &SockRef<'_>, at: SocketAddr) -> io::Result<()> {
+    socket.set_tcp_mss(NARROWEST - if at.is_ipv4() { HEADERS.0 } else { HEADERS.1 })
 }
 
 /// For datagrams: none waits for company, and few wait where they cannot be dropped.

@@ -235,12 +235,37 @@ fn through_a_proxy_with_a_password() {
 }
 
 #[test]
+fn segments_are_short_in_both_directions() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // The kernel may take 12 bytes of them for timestamps.
+        for (at, most) in [("127.0.0.1:0", 1240), ("[::1]:0", 1220)] {
+            let listener = match socket::listen(at.parse().unwrap()) {
+                Err(error) if at.contains(':') && error.kind() == io::ErrorKind::AddrNotAvailable => continue,
+                listener => listener.unwrap(),
+            };
+            let (dialled, accepted) =
+                tokio::join!(socket::connect(listener.local_addr().unwrap()), listener.accept());
+            for socket in [dialled.unwrap(), accepted.unwrap().0] {
+                let mss = socket2::SockRef::from(&socket).tcp_mss().unwrap();
+                assert!((most - 12..=most).contains(&mss), "{at}: {mss}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_proxy_that_refuses() {
     let (_there, node) = End::listening();
     let (at, _asked) = proxy(node);
-    let here = End::new(Some(Proxy::parse(&format!("http://eva:wrong@{at}")).unwrap()));
+    let proxy = Proxy::parse(&format!("http://eva:wrong@{at}")).unwrap();
+    assert_eq!(proxy.refusal(), None);
+    let here = End::new(Some(proxy.clone()));
     here.streams.open(ID, vec![SocketAddr::from(([127, 9, 9, 9], 9))]);
     assert_eq!(here.event(), (ID, StreamEvent::Closed));
+    let (what, mend) = proxy.refusal().expect("it said why");
+    assert!(what.contains(&format!("the proxy {at} does not take this login")), "{what}");
+    assert!(mend.contains("FREJUS_PROXY") && !what.contains("wrong"), "{mend}");
 }
 
 fn try_out(here: &End, target: SocketAddr) -> Tried {

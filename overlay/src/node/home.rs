@@ -21,6 +21,9 @@ use crate::wire::control::Message;
 const REVIEW: Duration = Duration::from_secs(5);
 /// A chosen super peer that has been silent for this long gives way to one not tried lately.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for one that was up, while another is: that one is gone, and not our own line. Time for a session anew over UDP,
+/// and over TCP if that has just been blocked.
+const GONE: Duration = Duration::from_secs(5);
 /// Channels at relays are renewed this often; they live five times as long.
 const RENEW_CHANNELS: Duration = Duration::from_secs(60);
 /// Homes are left for better ones once they have been up this long; and super peers are measured that often at first.
@@ -42,8 +45,16 @@ const ASK_FOR_OTHERS: Duration = Duration::from_secs(600);
 #[derive(Clone, Copy, Debug)]
 struct Chosen {
     up: bool,
+    /// Whether it was up before.
+    fell: bool,
     /// Up or down since.
     since: Instant,
+}
+
+impl Chosen {
+    const fn new(now: Instant) -> Self {
+        Self { up: false, fell: false, since: now }
+    }
 }
 
 #[derive(Debug)]
@@ -196,7 +207,7 @@ impl Homes {
         let better = better || (self.auditions <= FIRST_AUDITIONS && turn && (crowded || !would_crowd));
         (settled && self.chosen.len() == HOMES && (spreads || better)).then(|| {
             self.chosen.remove(&worst);
-            self.chosen.insert(candidate, Chosen { up: false, since: now });
+            self.chosen.insert(candidate, Chosen::new(now));
             candidate
         })
     }
@@ -220,7 +231,11 @@ impl Homes {
 
     /// Drop those that were silent for too long if others wait for a turn; fill the places.
     fn choose(&mut self, now: Instant) -> Vec<NodeId> {
-        let tired = |home: &Chosen| !home.up && now.since(home.since) >= PATIENCE;
+        let alone = self.up() == 0;
+        let tired = |home: &Chosen| {
+            let patience = if home.fell && !alone { GONE } else { PATIENCE };
+            !home.up && now.since(home.since) >= patience
+        };
         if self.known.len() > self.chosen.len()
             && let Some(node) = self.chosen.iter().find(|(_, home)| tired(home)).map(|(node, _)| *node)
         {
@@ -230,16 +245,22 @@ impl Homes {
         let mut fresh = Vec::new();
         while self.chosen.len() < HOMES {
             let Some(node) = self.best_waiting(now) else { break };
-            self.chosen.insert(node, Chosen { up: false, since: now });
+            self.chosen.insert(node, Chosen::new(now));
             fresh.push(node);
         }
         fresh
     }
 
+    /// At the latest when one that is gone is to be replaced.
+    fn next_review(&self, now: Instant) -> Instant {
+        let gone = self.chosen.values().filter(|home| home.fell).map(|home| home.since + GONE);
+        gone.filter(|at| *at > now).min().map_or(now + REVIEW, |at| at.min(now + REVIEW))
+    }
+
     fn set_up(&mut self, node: NodeId, up: bool, now: Instant) -> bool {
         let Some(home) = self.chosen.get_mut(&node).filter(|home| home.up != up) else { return false };
         let fell = home.up && !up;
-        *home = Chosen { up, since: now };
+        *home = Chosen { up, fell, since: now };
         self.was_up |= up;
         if fell && let Some(standing) = self.standing(node) {
             standing.failed(now);
@@ -256,9 +277,10 @@ impl Node {
     pub(super) fn on_homes_timeout(&mut self) {
         let now = self.now.instant;
         if self.homes.review <= now {
-            self.homes.review = now + REVIEW;
+            self.homes.review = self.homes.next_review(now);
             let dropped: Vec<NodeId> = self.peers.values().filter(|p| p.is_home).map(Peer::id).collect();
             self.measure_super_peers();
+            self.survey_if_udp_changed();
             let mut fresh: Vec<NodeId> = self.homes.improve(now).into_iter().collect();
             fresh.extend(self.homes.choose(now));
             for node in &fresh {
@@ -369,6 +391,7 @@ impl Node {
         if !self.homes.set_up(node, false, self.now.instant) {
             return;
         }
+        self.homes.review = self.homes.review.min(self.now.instant + GONE);
         let Some(peer) = self.peers.get(&node) else { return };
         let name = peer.name().to_owned();
         self.event(Event::HomeDown { name });

@@ -166,6 +166,9 @@ pub enum Failed {
     /// This node issues no codes.
     #[error("this node has no login role")]
     NotLogin,
+    /// Nobody could reach this node with a code of its making.
+    #[error("this node has no address that others could reach, and a code without one is of no use")]
+    NoAddress,
     /// The name is another node's, or promised to one.
     #[error("the name {0} is taken")]
     NameTaken(String),
@@ -370,6 +373,8 @@ pub struct SuperPeerView {
     pub id: NodeId,
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
+    /// Whether there is a path to it.
+    pub is_reached: bool,
     /// What carries the datagrams; `None`: UDP.
     pub carrier: Option<Carrier>,
     /// Whether it is up and one of our homes.

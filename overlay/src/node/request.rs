@@ -274,6 +274,9 @@ impl Node {
         let doors = self.presence.candidates().into_iter().filter(|c| c.kind != CandidateKind::Relay);
         let addresses: Vec<_> = doors.map(|candidate| candidate.at).take(4).collect();
         let login = self.login.as_mut().ok_or(Failed::NotLogin)?;
+        if addresses.is_empty() {
+            return Err(Failed::NoAddress);
+        }
         let entries = login.invite(invitation, secret, self.now.unix)?;
         self.outputs.extend(entries.into_iter().map(|entry| Output::Persist(Persist::Ledger(entry))));
         let code = Code {

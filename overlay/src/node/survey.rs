@@ -13,7 +13,7 @@ use super::{Answer, Failed, Netcheck, Node, Output, RequestId, ServerView};
 use crate::document::{CandidateKind, NatClass};
 use crate::guess::Ports;
 use crate::id::NodeId;
-use crate::locator::{DoorId, Endpoint, Via};
+use crate::locator::{DoorId, Endpoint, Locator, Via};
 use crate::nat::discovery::{Deed, Discovery, SERVERS, Server, Socket};
 use crate::nat::observers::{Network, Observation};
 use crate::nat::{Discovered, Gap};
@@ -49,6 +49,8 @@ pub(super) struct Survey {
     begun: VecDeque<Instant>,
     failures: u32,
     waiting: Vec<RequestId>,
+    /// Whether a home was heard over UDP when it was last looked at.
+    heard: Option<bool>,
     pub(super) observations: Vec<Observation>,
 }
 
@@ -107,6 +109,18 @@ impl Node {
     /// Our addresses changed, and with them what stands in front of them.
     pub(super) fn survey_anew(&mut self) {
         self.survey.soon(self.now.instant);
+    }
+
+    /// The homes are heard over UDP again, or not any more: what was found before may be over.
+    pub(super) fn survey_if_udp_changed(&mut self) {
+        let paths = self.homes.ids().filter_map(|home| self.peers.get(&home)?.path());
+        let by_udp = paths.filter(Locator::is_direct).map(|path| path.endpoint().is_main());
+        let Some(heard) = by_udp.reduce(|one, other| one || other) else { return };
+        let changed = self.survey.heard.replace(heard).is_some_and(|before| before != heard);
+        let wrong = heard && self.survey.class() == NatClass::UdpBlocked;
+        if (changed || wrong) && self.survey.running.is_none() {
+            self.survey.soon(self.now.instant);
+        }
     }
 
     pub(super) fn on_survey_timeout(&mut self) {

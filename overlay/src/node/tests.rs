@@ -330,6 +330,26 @@ fn a_passport_is_renewed_by_a_login_server_that_is_no_home() {
 }
 
 #[test]
+fn a_code_that_leads_nowhere_is_not_made() {
+    let mut world = World::new();
+    world.start(LOGIN, SUPER.with(Roles::LOGIN), &[]);
+    world.run(100);
+    let invitation =
+        Invitation { roles: Roles::PEER, uses: 1, life: Duration::from_secs(60), name: None, address: None };
+    let invite = || Request::Invite(invitation.clone());
+    let id = world.request(LOGIN, invite());
+    world.run(100);
+    assert!(matches!(world.host(LOGIN).answers.remove(&id), Some(Answer::Invited { .. })));
+    let now = world.clock();
+    world.host(LOGIN).node.handle_links(Vec::new(), now);
+    world.run(3000);
+    let id = world.request(LOGIN, invite());
+    world.run(100);
+    let answer = world.host(LOGIN).answers.remove(&id);
+    assert_eq!(answer, Some(Answer::Failed(Failed::NoAddress)));
+}
+
+#[test]
 fn publications_under_way_are_bounded() {
     let mut presence = Presence::new(Vec::new(), 0, Instant::ZERO);
     assert!(presence.publish_unanswered(1000) <= 64);

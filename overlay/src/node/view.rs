@@ -17,6 +17,7 @@ impl Node {
             name: place.passport.name.clone(),
             id: place.passport.node,
             rtt: rtt(&place.passport.node),
+            is_reached: self.peers.get(&place.passport.node).is_some_and(|peer| peer.path().is_some()),
             carrier: carrier(&place.passport.node),
             home: up,
         });

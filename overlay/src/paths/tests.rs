@@ -122,6 +122,24 @@ proptest! {
 }
 
 #[test]
+fn the_first_round_trip_is_measured_again_at_once_though_nothing_flows() {
+    let mut paths = Paths::new(1280);
+    paths.confirm(direct(1), Method::Public, at(0));
+    paths.select(at(0));
+    paths.sent(direct(1), 1, at(0));
+    paths.answered(1, at(70));
+    assert_eq!(paths.selected().unwrap().rtt(), Some(Duration::from_millis(70)));
+    let again = at(70) + PROBE_ACTIVE;
+    assert!(paths.poll_timeout(false, true).is_some_and(|due| due <= again));
+    assert!(paths.handle_timeout(false, true, again).contains(&Due::Probe(direct(1))));
+    paths.sent(direct(1), 2, again);
+    paths.answered(2, again + Duration::from_millis(1));
+    assert_eq!(paths.selected().unwrap().rtt(), Some(Duration::from_millis(1)), "the machines were busy");
+    let later = again + KEEPALIVE / 2;
+    assert!(!paths.handle_timeout(false, true, later).contains(&Due::Probe(direct(1))), "twice is enough");
+}
+
+#[test]
 fn one_slow_answer_does_not_put_off_the_death() {
     let mut line = Line::with_both(900);
     line.run(at(1_000), |_, _| true);

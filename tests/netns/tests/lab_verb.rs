@@ -134,6 +134,11 @@ fn a_node_that_gets_nowhere_is_named_and_the_laboratory_stays() {
     assert_eq!(up.code, 12, "{up}");
     assert!(up.stdout.contains("node a: NOT READY: ") && up.stderr.contains("1 of 2 nodes"), "{up}");
     assert_eq!(built.status()["hosts"][0]["node"]["state"], "ready", "s is up all the same");
+    let log = std::fs::read_to_string(format!("{ROOT}/{}/logs/a-frejus.log", built.name)).unwrap();
+    assert!(log.contains("frejus join failed:") && log.contains("no answer"), "{log}");
+    let nobody = built.lab(&["reboot", "nobody"]);
+    assert_eq!(nobody.code, 2, "{nobody}");
+    assert!(nobody.stderr.contains("there is no host or NAT `nobody`: say one of a, wall"), "{nobody}");
 }
 
 #[test]

@@ -274,3 +274,25 @@ fn sessions_are_renewed_without_loss_for_an_hour() {
     assert_eq!(world.unanswered(stream, begun, world.now()), 0);
     assert!(world.peer("a", "b").and_then(|peer| peer.handshake_age_s).is_some_and(|age| age < 180));
 }
+
+#[test]
+fn a_home_that_is_gone_is_replaced_soon() {
+    for seed in SEEDS {
+        let stage = ["s", "t", "u"].into_iter().fold(Scenario::new(seed), Scenario::super_peer);
+        let mut world = stage.home("a", NatClass::PortRestricted).build();
+        let homes = |world: &World| -> Vec<String> {
+            let status = world.status("a").expect("it runs");
+            status.super_peers.into_iter().filter(|home| home.home).map(|home| home.name).collect()
+        };
+        world.run_until(SECOND * 10, |w| homes(w).len() == 2).expect("two homes");
+        world.run_for(SECOND * 5);
+        let gone = homes(&world)[0].clone();
+        let id = world.id(&gone);
+        world.kill(id);
+        // Nothing flows, and an idle home is asked every 24 seconds.
+        world.run_until(SECOND * 27, |w| !homes(w).contains(&gone)).expect("its death is noticed");
+        let took = world.run_until(SECOND * 20, |w| homes(w).len() == 2).expect("two homes again");
+        println!("seed {seed}: another home {took:?} after the death of one was noticed");
+        assert!(took <= SECOND * 6, "{took:?}");
+    }
+}

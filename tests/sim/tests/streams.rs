@@ -227,3 +227,23 @@ fn a_stream_that_breaks_is_made_anew() {
         world.run_until(SECOND * 5, |w| w.answered(letter).is_some()).expect("an answer");
     }
 }
+
+#[test]
+fn the_class_follows_what_becomes_of_udp() {
+    let class = |world: &World| world.status("a").map(|status| status.nat);
+    for seed in SEEDS {
+        let stage = ["s", "t", "u"].into_iter().fold(Scenario::new(seed), Scenario::super_peer);
+        let mut world = stage.home("a", NatClass::PortRestricted).build();
+        world.block_udp("a", true);
+        world.run_until(SECOND * 30, |w| class(w) == Some(NatClass::UdpBlocked)).expect("blocked");
+        world.run_for(SECOND * 10);
+        for (blocked, expected) in [(false, NatClass::PortRestricted), (true, NatClass::UdpBlocked)] {
+            world.block_udp("a", blocked);
+            let took =
+                world.run_until(SECOND * 120, |w| class(w) == Some(expected)).expect("the class is found");
+            println!("seed {seed}: {expected:?} after {took:?}");
+            world.run_for(SECOND * 120);
+            assert_eq!(class(&world), Some(expected), "and stays");
+        }
+    }
+}
