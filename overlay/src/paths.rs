@@ -67,7 +67,7 @@ const ALPHA: f64 = 0.125;
 const ALPHA_SHORTER: f64 = 0.5;
 
 /// The first probe is on its way while both ends are busy with the handshake, and so its answer tells more of the machines
-/// than of the line: a path in use is asked a second time soon.
+/// than of the line: where the round trip decides something, the path in use is asked a second time soon.
 const FIRST_ANSWERS: u8 = 2;
 
 /// A way to the peer that answered at least once.
@@ -82,6 +82,8 @@ pub struct Path {
     rtt: Option<Duration>,
     /// Probes that were answered, as far as that matters: see [`FIRST_ANSWERS`].
     answers: u8,
+    /// Whether the first answer is not to be the last for long.
+    is_asked_twice: bool,
     loss: f64,
     outstanding: VecDeque<(u64, Instant)>,
     /// When the oldest probe was sent that no later answer made up for.
@@ -107,6 +109,7 @@ impl Path {
             since: now,
             rtt: None,
             answers: 0,
+            is_asked_twice: false,
             loss: 0.0,
             outstanding: VecDeque::new(),
             unanswered: None,
@@ -300,6 +303,11 @@ impl Paths {
             self.paths.remove(worst.expect("at most one of several is selected"));
         }
         self.paths.push(Path::new(locator, method, self.device_mtu, now));
+    }
+
+    /// The round trip matters though nothing may flow: it is measured a second time soon.
+    pub fn ask_twice(&mut self) {
+        self.paths.iter_mut().for_each(|path| path.is_asked_twice = true);
     }
 
     /// A round trip that was measured before the path was one.
@@ -524,7 +532,7 @@ impl Paths {
     fn probe_at(path: &Path, selected: Option<Locator>, active: bool, keep: bool) -> Option<Instant> {
         let in_use = Some(path.locator) == selected;
         let is_asked = path.unanswered.is_some() || path.is_wanted || path.distrusted.is_some();
-        let is_new = (1..FIRST_ANSWERS).contains(&path.answers);
+        let is_new = path.is_asked_twice && (1..FIRST_ANSWERS).contains(&path.answers);
         if is_asked || (active || is_new) && in_use {
             return Some(path.next_probe);
         }

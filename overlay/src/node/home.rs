@@ -375,6 +375,10 @@ impl Node {
             }
             return;
         }
+        // Homes are ranked by it.
+        if let Some(peer) = self.peer(node) {
+            peer.paths.ask_twice();
+        }
         let name = self.peers.get(&node).map(|peer| peer.name().to_owned()).unwrap_or_default();
         self.event(Event::HomeUp { name });
         self.survey_with_new_home();

@@ -126,6 +126,7 @@ fn the_first_round_trip_is_measured_again_at_once_though_nothing_flows() {
     let mut paths = Paths::new(1280);
     paths.confirm(direct(1), Method::Public, at(0));
     paths.select(at(0));
+    paths.ask_twice();
     paths.sent(direct(1), 1, at(0));
     paths.answered(1, at(70));
     assert_eq!(paths.selected().unwrap().rtt(), Some(Duration::from_millis(70)));
