@@ -295,8 +295,8 @@ pub struct SuperPeer {
     pub id: String,
     /// Round trip in milliseconds; null before the first answer.
     pub rtt_ms: Option<f64>,
-    /// How it is reached; null before the first answer.
-    pub transport: Option<Transport>,
+    /// How it is reached, or will be tried.
+    pub transport: Transport,
     /// Whether it is the one asked first.
     pub home: bool,
 }

@@ -131,7 +131,7 @@ fn super_peers(status: &Status) -> String {
         vec![
             super_peer.name.clone(),
             screen::or_dash(super_peer.rtt_ms.map(screen::milliseconds)),
-            screen::or_dash(super_peer.transport.map(|transport| transport.to_string())),
+            super_peer.transport.to_string(),
             if super_peer.home { "home".to_owned() } else { String::new() },
         ]
     });

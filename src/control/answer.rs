@@ -171,7 +171,7 @@ fn super_peer(view: SuperPeerView) -> report::SuperPeer {
         name: view.name,
         id: view.id.to_string(),
         rtt_ms: view.rtt.filter(|_| view.home).map(ms),
-        transport: view.is_reached.then(|| transport(view.carrier)),
+        transport: transport(view.carrier),
         home: view.home,
     }
 }

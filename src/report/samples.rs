@@ -36,7 +36,7 @@ pub(crate) fn status() -> Status {
             name: "s".into(),
             id: "nodeid-s".into(),
             rtt_ms: Some(20.125),
-            transport: Some(Transport::Udp),
+            transport: Transport::Udp,
             home: true,
         }],
         directory: Directory {

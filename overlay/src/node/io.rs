@@ -373,8 +373,6 @@ pub struct SuperPeerView {
     pub id: NodeId,
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
-    /// Whether there is a path to it.
-    pub is_reached: bool,
     /// What carries the datagrams; `None`: UDP.
     pub carrier: Option<Carrier>,
     /// Whether it is up and one of our homes.

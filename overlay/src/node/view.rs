@@ -4,6 +4,7 @@ use super::{Node, PathView, PeerView, Status, SuperPeerView};
 use crate::id::NodeId;
 use crate::locator::{Endpoint, Locator};
 use crate::peer::Peer;
+use crate::stream::Carrier;
 use crate::timing::Now;
 use std::sync::atomic::Ordering;
 
@@ -12,12 +13,15 @@ impl Node {
     #[must_use]
     pub fn status(&self, now: Now) -> Status {
         let rtt = |node: &NodeId| self.peers.get(node).and_then(|peer| peer.paths.selected()?.rtt());
-        let carrier = |node: &NodeId| self.streams.carrier(self.peers.get(node)?.path()?.endpoint());
+        let blocked = self.is_udp_blocked().then_some(Carrier::Tcp);
+        let carrier = |node: &NodeId| match self.peers.get(node).and_then(Peer::path) {
+            Some(path) => self.streams.carrier(path.endpoint()),
+            None => blocked,
+        };
         let super_peers = self.homes.chosen().map(|(place, up)| SuperPeerView {
             name: place.passport.name.clone(),
             id: place.passport.node,
             rtt: rtt(&place.passport.node),
-            is_reached: self.peers.get(&place.passport.node).is_some_and(|peer| peer.path().is_some()),
             carrier: carrier(&place.passport.node),
             home: up,
         });
