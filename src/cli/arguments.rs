@@ -231,7 +231,7 @@ pub enum Check {
 pub struct Ping {
     /// A name, a virtual address, or a node ID or at least eight characters of one
     pub peer: String,
-    /// Echoes to send [default: 4; at most 30 with --until-direct]
+    /// Echoes to send [default: 4; with --until-direct at most 30, and 130 while the node still guesses ports]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub count: Option<u32>,
     /// Stop at the first echo that came back by a direct path; exit with 8 if there was none

@@ -194,11 +194,13 @@ impl Presence {
         self.mapped.is_some_and(|mapped| mapped.is_public())
     }
 
-    /// A super peer saw us there.
-    pub(super) fn observe(&mut self, by: NodeId, seen: Observation, now: Instant) {
-        if self.seen.insert(by, seen) != Some(seen) {
+    /// A super peer saw us there; whether it had seen us elsewhere.
+    pub(super) fn observe(&mut self, by: NodeId, seen: Observation, now: Instant) -> bool {
+        let before = self.seen.insert(by, seen);
+        if before != Some(seen) {
             self.change(now);
         }
+        before.is_some_and(|before| before.seen != seen.seen)
     }
 
     /// A survey heard this of our address.

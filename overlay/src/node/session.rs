@@ -277,7 +277,10 @@ impl Node {
         let is_super_peer = peer.member.passport.roles.includes(Roles::SUPER_PEER);
         if let Some(seen) = seen.filter(|_| is_super_peer && from.endpoint().is_main()) {
             let observer = from.remote().ip();
-            self.presence.observe(node, Observation { observer, seen }, now);
+            // A router has forgotten us, or is another one.
+            if self.presence.observe(node, Observation { observer, seen }, now) {
+                self.survey_anew();
+            }
         }
         let Some(peer) = self.peer(node) else { return };
         if peer.paths.passed(token, now) {

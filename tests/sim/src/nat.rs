@@ -293,6 +293,12 @@ impl Nat {
         self.next = self.next.wrapping_add(997).max(LOWEST);
     }
 
+    /// Another router in its place, or other settings; every mapping is gone.
+    pub fn replace(&mut self, behaviour: Behaviour) {
+        self.behaviour = behaviour;
+        self.reboot();
+    }
+
     /// Take another outer address; every mapping is gone.
     pub fn renumber(&mut self, outer: Ipv4Addr) {
         self.outer = outer;

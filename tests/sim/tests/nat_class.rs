@@ -10,7 +10,7 @@ use frejus_overlay::stream::{Passage, Tried};
 use frejus_sim::link::{Quality, WAN};
 use frejus_sim::nat::Behaviour;
 use frejus_sim::nat::CLASSES;
-use frejus_sim::scenario::Scenario;
+use frejus_sim::scenario::{Scenario, router_of};
 use frejus_sim::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -228,4 +228,27 @@ fn a_look_leaves_no_socket_open_and_costs_little() {
     let (_, took) = netcheck(&mut world, "a");
     let spent = world.traffic("a").out - before;
     assert!(world.host("a").doors.is_empty() && spent < 8000, "{spent} bytes in {took:?}");
+}
+
+/// Somebody changes the router's settings; nothing on the machine itself says so.
+#[test]
+fn the_class_follows_the_router() {
+    for (seed, [first, then]) in (1..).zip([
+        [NatClass::SymmetricRandom, NatClass::PortRestricted],
+        [NatClass::PortRestricted, NatClass::SymmetricSequential],
+        [NatClass::PortRestricted, NatClass::SymmetricRandom],
+    ]) {
+        let mut world = stage(seed, 3).home("a", first).build();
+        let class = |world: &World| world.status("a").map(|status| status.nat);
+        world.run_until(SECOND * 10, |world| class(world) == Some(first)).expect("found");
+        world.run_for(SECOND * 30);
+        let router = router_of(world.host("a").realm).expect("a home has a router");
+        world.internet.nat(router).replace(Behaviour::of(then).expect("a NAT"));
+        // An idle home is asked every 24 s.
+        let took = world.run_until(SECOND * 40, |world| class(world) == Some(then));
+        println!("{} to {} after {took:?}", first.name(), then.name());
+        assert!(took.is_some(), "{} to {}: {:?}", first.name(), then.name(), class(&world));
+        world.run_for(SECOND * 60);
+        assert_eq!(class(&world), Some(then), "and stays");
+    }
 }
