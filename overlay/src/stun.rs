@@ -23,8 +23,8 @@ use legacy::{AlternatePort, ChangeRequest, ChangedAddress, ResponsePort, SourceA
 pub type Transaction = [u8; 12];
 
 /// Longer requests have nothing to say to us: RFC 8489, section 6.1, keeps a message below 548 bytes over IPv4, and RFC
-/// 5780, section 6.1, pads to what a link takes.
-const MAX_REQUEST: usize = 1500;
+/// 5780, section 7.6, pads to what a link takes, which coturn's client does with 1,500 bytes of padding alone.
+const MAX_REQUEST: usize = 1600;
 
 /// Type, length, cookie, transaction ID.
 const HEADER: usize = 20;

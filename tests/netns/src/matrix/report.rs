@@ -224,7 +224,7 @@ mod tests {
         let page = page(&records, &vec![("kernel".into(), "6.18".into())]);
         for line in [
             "- kernel: 6.18",
-            "| direct by prediction, ≥ 90 % of runs | 0 of 1 | 1 of 1 |",
+            "| direct by prediction, ≥ 90 % of runs | 0 of 3 | 1 of 3 |",
             "| port-restricted | symmetric-sequential | predicted | relay | 0/1 | - | - | 0 | predicted | 1/1 | 812 | 812 | 0 |",
             "| symmetric-sequential | **unknown** × 1 | **unknown** × 1 |",
             "- port-restricted → symmetric-sequential: 0 % on the kernel, 100 % in the simulator",
