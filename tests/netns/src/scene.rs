@@ -9,6 +9,21 @@ use crate::nat::{Nat, NatClass};
 use crate::run::Host;
 use crate::wait::wait_for;
 
+/// No UDP through the router, either way.
+pub const NO_UDP: &str = "table inet streams {
+  chain pass { type filter hook forward priority -20;
+  meta l4proto udp drop;
+  }
+}
+";
+/// Nothing but TCP to 443 through the router.
+pub const ONLY_443: &str = "table inet streams {
+  chain pass { type filter hook forward priority -20;
+  iifname \"lan0\" tcp dport != 443 drop
+  meta l4proto != tcp drop;
+  }
+}
+";
 /// Public address of the founder.
 pub const FOUNDER: &str = "203.0.113.101";
 

@@ -1,24 +1,8 @@
 //! A line that takes 1280 bytes and a router that says nothing about it, where UDP does not pass: TLS stands all the same.
 
-use frejus_netns::scene::{first_ping, founder};
+use frejus_netns::scene::{NO_UDP, ONLY_443, first_ping, founder};
 use frejus_netns::traffic::DownloadSite;
 use frejus_netns::{Daemon, Lab, NatClass};
-
-/// Nothing but TCP through the router.
-const NO_UDP: &str = "table inet streams {
-  chain pass { type filter hook forward priority -20;
-  meta l4proto udp drop;
-  }
-}
-";
-/// Nothing but TCP to 443 through the router.
-const ONLY_443: &str = "table inet streams {
-  chain pass { type filter hook forward priority -20;
-  iifname \"lan0\" tcp dport != 443 drop
-  meta l4proto != tcp drop;
-  }
-}
-";
 
 /// Enrolment, traffic and `netcheck` by streams alone.
 fn works(test: &str, rules: &str, transport: &str) {

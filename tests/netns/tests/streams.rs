@@ -7,7 +7,7 @@ use frejus_netns::daemon::{LIMIT, assert_refused, code_in, frejus, state_of, tex
 use frejus_netns::link::Quality;
 use frejus_netns::nat::Nat;
 use frejus_netns::run::Process;
-use frejus_netns::scene::{first_ping, founder, invited, join_by_file};
+use frejus_netns::scene::{NO_UDP, ONLY_443, first_ping, founder, invited, join_by_file};
 use frejus_netns::traffic::{DownloadSite, PingStream};
 use frejus_netns::wait::let_pass;
 use frejus_netns::{Daemon, Host, Lab, NatClass, ability, wait_for};
@@ -19,21 +19,6 @@ const PROXY: Duration = Duration::from_secs(5);
 /// The whole of `netcheck`.
 const NETCHECK: Duration = Duration::from_secs(3);
 
-/// No UDP through the router, either way.
-const NO_UDP: &str = "table inet streams {
-  chain pass { type filter hook forward priority -20;
-  meta l4proto udp drop;
-  }
-}
-";
-/// Nothing but TCP to 443 through the router.
-const ONLY_443: &str = "table inet streams {
-  chain pass { type filter hook forward priority -20;
-  iifname \"lan0\" tcp dport != 443 drop
-  meta l4proto != tcp drop;
-  }
-}
-";
 /// Nothing through the router; the router itself has connections to the internet.
 const NOTHING: &str = "table inet streams {
   chain pass { type filter hook forward priority -20; policy drop; }
