@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// A class that is not known after this time is not found out.
 const CLASS: Duration = Duration::from_secs(10);
 
+/// What a node has found out about itself is known to others after this time.
+const PUBLISHED: Duration = Duration::from_secs(1);
+
 /// As on the kernel.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -53,6 +56,7 @@ fn run(seed: u64, a: NatClass, b: NatClass) -> String {
     let known = |world: &World| ["a", "b"].iter().all(|name| class(world, name) != NatClass::Unknown);
     let found_ms = world.run_until(CLASS, known);
     let found = ["a", "b"].map(|name| class(&world, name).name());
+    world.run_for(PUBLISHED);
 
     let begun = world.now();
     let stream = world.stream("a", "b", PACE, PATIENCE);
